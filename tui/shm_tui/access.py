@@ -18,6 +18,7 @@ DEFAULT_SERVER = "http://127.0.0.1:8080"
 TOKEN_FILE = "admin.token"  # noqa: S105 - a file name; `shm serve` stores the first admin token there
 ROOT_DATA_DIR = Path("/var/lib/shm")
 MAX_TOKEN_CHARS = 1024  # of the server's 47; a longer text is something else
+UNENCRYPTED = "The server's address is http://, not https://: others on the network can read the token."
 
 _CREDENTIAL_MARKS = frozenset("@?#")  # they precede or follow credentials in a URL
 _WHITESPACE = re.compile(r"\s")

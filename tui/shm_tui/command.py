@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from shm_client import ClientError
-from shm_tui.access import is_unencrypted
+from shm_tui.access import UNENCRYPTED, is_unencrypted
 from shm_tui.config.contexts import first_target
 from shm_tui.config.contexts import make_client as make_client
 from shm_tui.config.file import Config, config_path, load_config
@@ -29,7 +29,6 @@ HELP = "Open the console in this terminal; with --once, print its data."
 DEFAULT_SCREENSHOT_SIZE = "120x36"
 SCREENSHOT_TIMEOUT_S = 20.0  # from the start to the first data; afterwards the command fails
 SCREENSHOT_DELAY_S = 0.3  # from the first data to the picture, so that the last changes are drawn
-UNENCRYPTED = "The server's address is http://, not https://: others on the network can read the token."
 TERMINAL_ENV = {"TEXTUAL_ANIMATIONS": "none"}
 SSH_ENV = {"TEXTUAL_FPS": "15"}  # every frame is sent over the network
 ONCE_OPTIONS = ("json", "format", "columns", "watch")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from shm_client import Client, ClientError
+from shm_tui.config.contexts import make_client
 from shm_tui.errors import ConsoleError, ListError
 from shm_tui.model.columns import APPLICATION, FIXED_COLUMNS, Column, metric_column
 from shm_tui.model.export import (
@@ -29,7 +30,6 @@ from shm_tui.model.state import Clock
 from shm_tui.text.encoding import in_encoding, json_in_encoding
 from shm_tui.text.formatting import timestamp
 from shm_tui.text.records import METRICS, RecordFormat, render_head, render_rows
-from shm_tui.text.sanitizing import sanitize_json
 
 UNLIMITED_WIDTH = 100_000  # cells of a line where there is no terminal: lines are not cut
 MIN_WATCH_S = 1.0  # between two outputs: each takes dozens of requests
@@ -108,7 +108,7 @@ async def _watch(server: str, token: str, options: OnceOptions) -> int:
 
 
 async def _run(server: str, token: str, options: OnceOptions) -> int:
-    async with Client(server, token, sanitize=sanitize_json) as client:
+    async with make_client(server, token) as client:
         if options.format is not None:
             return await _print_records(client, options, options.format)
         if options.place.view != "instances":

@@ -8,13 +8,11 @@ from textual.containers import Vertical
 from textual.widgets import Input, Static
 
 from shm_client import ClientError
-from shm_tui.access import MAX_TOKEN_CHARS, check_token, is_unencrypted
+from shm_tui.access import MAX_TOKEN_CHARS, UNENCRYPTED, check_token, is_unencrypted
 from shm_tui.config.contexts import make_client
 from shm_tui.config.kept_tokens import KeptTokens
 from shm_tui.dialog import Dialog
 from shm_tui.errors import ConsoleError, TokenError
-
-UNENCRYPTED = "The connection is not encrypted: others on the network can read the token."
 
 
 class TokenScreen(Dialog[str | None]):
