@@ -214,20 +214,6 @@ def test_a_flood_of_connections_ends_no_console(ssh: SshProcess) -> None:
         terminal.wait_for_texts("previous row")
 
 
-@pytest.mark.long
-def test_a_client_that_does_not_read_costs_no_memory(ssh: SshProcess) -> None:
-    """Its console waits for the terminal, and ends with the connection."""
-    with ssh.open("ana", (200, 50)) as terminal:
-        terminal.wait_for_texts("● live")
-        terminal.process.send_signal(signal.SIGSTOP)
-        before = psutil.Process(ssh.process.pid).memory_info().rss
-        for number in range(200):
-            Install(ssh.server.url, app_name="Flood").enroll({f"key{number % 20}": number})
-        assert psutil.Process(ssh.process.pid).memory_info().rss < before + 8 * 2**20
-        terminal.process.kill()
-        ssh.wait_until_nobody_is_left()
-
-
 def test_neither_the_agent_nor_x11_is_forwarded(ssh: SshProcess) -> None:
     """The server listens nowhere else while a client that asks for both has a console."""
     process = psutil.Process(ssh.process.pid)
