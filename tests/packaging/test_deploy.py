@@ -218,7 +218,7 @@ def test_a_proxy_writes_no_address_of_a_client(
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("unit", ["shm.service", "shm-backup.service"])
+@pytest.mark.parametrize("unit", ["shm.service", "shm-backup.service", "shm-ssh.service"])
 def test_the_systemd_units_have_a_sandbox(unit: str) -> None:
     command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(DEPLOY / unit)]
     rating = re.search(rf"exposure level for {re.escape(unit)}: ([\d.]+)", subprocess.check_output(command, text=True))
