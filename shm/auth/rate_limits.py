@@ -157,10 +157,10 @@ class RateLimiter:
             settings.ratelimit_failed_burst,
             clock,
         )
-        self._needless: TokenBucket[bytes] = TokenBucket(
-            settings.ratelimit_needless_requests,
-            settings.ratelimit_needless_period.total_seconds(),
-            settings.ratelimit_needless_burst,
+        self._unauthenticated: TokenBucket[bytes] = TokenBucket(
+            settings.ratelimit_unauthenticated_requests,
+            settings.ratelimit_unauthenticated_period.total_seconds(),
+            settings.ratelimit_unauthenticated_burst,
             clock,
         )
         self._new_installs: TokenBucket[bytes] = TokenBucket(
@@ -186,7 +186,7 @@ class RateLimiter:
     def remove_expired(self) -> None:
         """Removes full buckets and expired bans."""
         for limit in (
-            *(self._addresses, self._failed_requests, self._needless),
+            *(self._addresses, self._failed_requests, self._unauthenticated),
             *(self._new_installs, self._bytes, self._tokens),
         ):
             limit.remove_expired()
@@ -241,7 +241,7 @@ class RateLimiter:
             return None
         return self._take_or_raise(self._addresses, address, "This address has sent too many requests.")
 
-    def take_needless(self, address: bytes | None) -> TooMany | None:
+    def take_unauthenticated(self, address: bytes | None) -> TooMany | None:
         """Takes from the budget of an address for a request without a valid token, or a refused one of an install.
 
         Returns the refusal of an empty budget, and takes nothing from it.
@@ -249,7 +249,9 @@ class RateLimiter:
         if address is None:
             return None
         try:
-            self._take_or_raise(self._needless, address, "This address has sent too many needless requests.")
+            self._take_or_raise(
+                self._unauthenticated, address, "This address has sent too many requests without a valid token."
+            )
         except TooMany as refusal:
             return refusal
         return None

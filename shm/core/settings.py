@@ -388,21 +388,21 @@ class Settings:
         "600",
         "How many of them may arrive at the same moment, for example from a fleet that repeats itself after an outage.",
     )
-    ratelimit_needless_requests: int = setting(
-        "SHM_RATELIMIT_NEEDLESS_REQUESTS",
+    ratelimit_unauthenticated_requests: int = setting(
+        "SHM_RATELIMIT_UNAUTHENTICATED_REQUESTS",
         parse_count,
         "1200",
         "Requests for each address and period that have no valid token (badges, health checks, unknown paths) or are "
         "refused ones of installs. Monitors and the readers of a page with badges stay far below it.",
     )
-    ratelimit_needless_period: timedelta = setting(
-        "SHM_RATELIMIT_NEEDLESS_PERIOD",
+    ratelimit_unauthenticated_period: timedelta = setting(
+        "SHM_RATELIMIT_UNAUTHENTICATED_PERIOD",
         parse_duration_or_zero,
         "1m",
         "The period of these requests. The budget refills steadily and not at the period's end.",
     )
-    ratelimit_needless_burst: int = setting(
-        "SHM_RATELIMIT_NEEDLESS_BURST",
+    ratelimit_unauthenticated_burst: int = setting(
+        "SHM_RATELIMIT_UNAUTHENTICATED_BURST",
         parse_count,
         "200",
         "How many of them may arrive at the same moment. They take the server a tenth of a second.",

@@ -30,7 +30,7 @@ DEFAULT_ENVIRONMENT = {"SHM_START_PATIENCE": "30s", "SHM_RATELIMIT_ENABLED": "fa
 RATE_LIMITS = {
     "SHM_RATELIMIT_ENABLED": "true",
     **{f"SHM_RATELIMIT_{kind}_PERIOD": "1d" for kind in ("REGISTER", "SNAPSHOT", "FAILED", "ADMIN")},
-    "SHM_RATELIMIT_NEEDLESS_PERIOD": "0",  # no limit: its answers wait
+    "SHM_RATELIMIT_UNAUTHENTICATED_PERIOD": "0",  # no limit: its answers are delayed
 }
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

@@ -23,6 +23,7 @@ from shm.server.http.acceptor import Acceptor
 from shm.server.http.connection import MAX_DISCARDED_BYTES, Connection, body_length, has_body
 from shm.server.http.ingest_requests import Endpoint, IngestRequest
 from shm.server.http.stream import HEADERS_TOO_LARGE, Stream, closing_response
+from shm.server.http.unauthenticated import UnauthenticatedLimit
 from shm.server.services import Services
 
 READ_BYTES = 16 * 1024  # that are read at once: a connection may hold as many that its request has not taken yet
@@ -148,11 +149,12 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         if start_line.version == "HTTP/1.1" and not HOST.fullmatch(headers.get("Host", ",")):
             raise httputil.HTTPInputError("Host")
         endpoint = self._endpoints.get(start_line.path.partition("?")[0])
+        limit = UnauthenticatedLimit(self._services, self._connection, headers)
         if endpoint is None or start_line.method != "POST":
-            refusal = self._take_anonymous(headers)
+            refusal = None if self._has_valid_token(headers) else limit.take()
             if refusal is not None:
-                return self._hold(refusal, start_line, headers, endpoint)
-        return self._pass_on(start_line, headers, endpoint)
+                return self._delay(refusal, start_line, headers, endpoint, limit)
+        return self._pass_on(start_line, headers, endpoint, limit)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Responds and closes the connection."""
@@ -161,42 +163,45 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         self._connection.write(closing_response(refusal))
         self._connection.finish()
 
-    def _take_anonymous(self, headers: httputil.HTTPHeaders) -> Refusal | None:
-        """Takes from the budget of the address, unless the request has a valid token. Returns the refusal."""
-        limits = self._services.rate_limiter
-        with suppress(Unauthorized):
-            if limits.was_valid(self._services.tokens.hash_bearer(headers.get("Authorization"))):
-                return None
-        peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
-        return limits.take_needless(limits.rate_limit_address(peer, headers.get_list("X-Forwarded-For")))
+    def _has_valid_token(self, headers: httputil.HTTPHeaders) -> bool:
+        """Whether the request has a token that was valid when it was last used."""
+        try:
+            token = self._services.tokens.hash_bearer(headers.get("Authorization"))
+        except Unauthorized:
+            return False
+        return self._services.rate_limiter.was_valid(token)
 
-    async def _hold(
+    async def _delay(
         self,
         refusal: Refusal,
         start_line: httputil.RequestStartLine,
         headers: httputil.HTTPHeaders,
         endpoint: Endpoint | None,
+        limit: UnauthenticatedLimit,
     ) -> None:
-        """Refuses the request after a pause.
+        """Refuses the request after a delay.
 
         One with a token is not refused but passed on: the token may be valid, and used for the first time.
         """
-        await self._stream.hold(is_body_awaited=has_body(headers))
-        if self._stream.closed():
+        if not await limit.delay(is_body_awaited=has_body(headers)):
             return
         if "Authorization" not in headers:
             self._refuse(refusal)
             return
-        passed_on = self._pass_on(start_line, headers, endpoint)
+        passed_on = self._pass_on(start_line, headers, endpoint, limit)
         if passed_on is not None:
             await passed_on
 
     def _pass_on(
-        self, start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders, endpoint: Endpoint | None
+        self,
+        start_line: httputil.RequestStartLine,
+        headers: httputil.HTTPHeaders,
+        endpoint: Endpoint | None,
+        limit: UnauthenticatedLimit,
     ) -> Any:
         """Chooses the delegate and passes the head on to it."""
         if endpoint is not None:
-            self._delegate = IngestRequest(self._services, self._connection, endpoint)
+            self._delegate = IngestRequest(self._services, self._connection, endpoint, limit)
         else:
             self._connection.set_body_timeout(self._services.settings.body_timeout.total_seconds())
             length = body_length(headers) or 0

@@ -24,6 +24,7 @@ from shm.core.settings import Settings
 from shm.server.http import problems
 from shm.server.http.connection import MAX_DISCARDED_BYTES, body_length, has_body
 from shm.server.http.stream import Stream, render_response
+from shm.server.http.unauthenticated import UnauthenticatedLimit
 from shm.server.services import Services
 
 TIMEOUT_CHECK_INTERVAL_S = 0.5  # between two checks of the requests whose body is not complete
@@ -97,8 +98,11 @@ async def enforce_body_timeouts(services: Services) -> None:
 class IngestRequest(httputil.HTTPMessageDelegate):
     """One request on a connection. Tornado calls its public methods in the order of their definition."""
 
-    def __init__(self, services: Services, connection: HTTP1Connection, endpoint: Endpoint) -> None:
+    def __init__(
+        self, services: Services, connection: HTTP1Connection, endpoint: Endpoint, limit: UnauthenticatedLimit
+    ) -> None:
         self._services = services
+        self._limit = limit
         self._connection = connection
         self._stream = cast(Stream, connection.stream)
         self._endpoint = endpoint
@@ -112,12 +116,9 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Awaitable[None] | None:
         """Starts the request, or refuses it before its body is read."""
-        self._request = Request(headers)
+        self._request = Request(headers, self._limit.address)
         self._services.pending_bodies.add(self)
         start_line = cast(httputil.RequestStartLine, start_line)
-        peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
-        forwarded = headers.get_list("X-Forwarded-For")
-        self._request.address = self._services.rate_limiter.rate_limit_address(peer, forwarded)
         self._is_http_1_0 = start_line.version != "HTTP/1.1"
         self._closes_connection = self._is_http_1_0 or headers.get("Connection", "").lower() == "close"
         self._is_head = start_line.method == "HEAD"
@@ -127,18 +128,17 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         except Refusal as refusal:
             closing = length > MAX_DISCARDED_BYTES or "Expect" in headers
             if self._is_over_budget(refusal):
-                return self._refuse_held(refusal, closing=closing)
+                return self._refuse_delayed(refusal, closing=closing)
             self._refuse_early(refusal, closing=closing)
         return None
 
     def _is_over_budget(self, refusal: Refusal) -> bool:
         """Takes from the address's budget for a refused request. Returns whether it has used that up."""
         is_clients_fault = refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR
-        return is_clients_fault and self._services.rate_limiter.take_needless(self._request.address) is not None
+        return is_clients_fault and self._limit.take() is not None
 
-    async def _refuse_held(self, refusal: Refusal, *, closing: bool) -> None:
-        await self._stream.hold(is_body_awaited=has_body(self._request.headers))
-        if not self._stream.closed():
+    async def _refuse_delayed(self, refusal: Refusal, *, closing: bool) -> None:
+        if await self._limit.delay(is_body_awaited=has_body(self._request.headers)):
             self._refuse_early(refusal, closing=closing)
 
     def data_received(self, chunk: bytes) -> None:
@@ -247,7 +247,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
                 if self._is_over_budget(refusal):
                     self._request.body = b""
                     self._services.request_memory.release(self)
-                    await self._stream.hold(is_body_awaited=False)
+                    await self._limit.delay(is_body_awaited=False)
                 await self._finish(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
         finally:
             self._services.request_memory.release(self)

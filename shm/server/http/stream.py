@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import random
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -31,10 +30,6 @@ _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 EXTENDED_CHUNK_HEAD = re.compile(
     rb"([0-9A-Fa-f]+)(?:[\t ]*;[\t ]*" + _TOKEN + rb"(?:[\t ]*=[\t ]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)+\r\n"
 )
-
-# The pause in seconds, at random, before an answer to an address that has used up its budget of needless requests: its
-# connection sends none meanwhile, and an address has few connections.
-HELD_S = 0.5, 1.5
 
 TORNADO_400 = b"HTTP/1.1 400 Bad Request\r\n\r\n"  # Tornado's whole response to unreadable HTTP
 
@@ -130,15 +125,6 @@ class Stream(IOStream):
         self.is_reading_head, self.chunks = False, 0
         self.request_memory.release(self)
         self.connections.head_complete(self)
-
-    async def hold(self, *, is_body_awaited: bool) -> None:
-        """Returns after a pause, before a request is answered. Meanwhile a new connection may replace this one."""
-        self.has_head_begun = False
-        self.connections.expect_request(self)
-        await asyncio.sleep(random.uniform(*HELD_S))  # noqa: S311 - it spreads the load
-        self.connections.head_complete(self)
-        if not is_body_awaited:
-            self.connections.request_complete(self)
 
     def refuse(self, refusal: Refusal) -> None:
         """Refuses a request whose head is not complete: after the present read, which may complete it."""
