@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg2.extensions import make_dsn
 
 from shm.db.embedded import EmbeddedPostgres
@@ -31,6 +32,10 @@ from tests.support.installs import Install
 from tests.support.server_pool import PooledServer, ServerPool
 from tests.support.server_process import WORKER, WORKERS, ServerProcess
 from tests.support.shared_servers import HonestInstalls, SeededServer, ServerWithDatabase
+
+# A busy machine is no fault of the code under test. A test that suppresses a further check has to name both.
+settings.register_profile("any_speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any_speed")
 
 # A shell starts its background jobs with SIGINT ignored, and the programs under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -193,7 +193,7 @@ terms = st.one_of(
 def test_conditions_equal_a_brute_force_evaluation(fleet: Fleet, max_examples: int) -> None:
     numbers = itertools.count()
 
-    @settings(max_examples=max_examples, deadline=None, derandomize=max_examples < 1_000)
+    @settings(max_examples=max_examples, derandomize=max_examples < 1_000)
     @given(chosen=st.lists(st.tuples(terms, st.booleans()), min_size=1, max_size=3))
     def check(chosen: list[tuple[Term, bool]]) -> None:
         now = datetime.now(UTC)

@@ -87,7 +87,7 @@ filter_sets = st.fixed_dictionaries(
     "max_examples", [pytest.param(25, id="short"), pytest.param(1_000, id="long", marks=pytest.mark.long)]
 )
 def test_all_pages_of_a_list_equal_a_brute_force_sort(fleet: Fleet, max_examples: int) -> None:
-    @settings(max_examples=max_examples, deadline=None)
+    @settings(max_examples=max_examples)
     @given(
         sort=st.sampled_from(SORTS),
         order=st.sampled_from(["asc", "desc", None]),
@@ -172,7 +172,7 @@ def pages(
 def test_pages_backwards_and_around_equal_the_whole_list(fleet: Fleet, max_examples: int) -> None:
     everything = {"limit": 1000}
 
-    @settings(max_examples=max_examples, deadline=None)
+    @settings(max_examples=max_examples)
     @given(
         sort=st.sampled_from(SORTS),
         order=st.sampled_from(["asc", "desc", None]),

@@ -20,10 +20,10 @@ from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.cluster
 
-NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+LARGE_EXAMPLES = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 EXAMPLE_COUNTS = [
-    pytest.param(settings(NO_DEADLINE, max_examples=4, derandomize=True), id="short"),
-    pytest.param(settings(NO_DEADLINE, max_examples=500), id="long", marks=pytest.mark.long),
+    pytest.param(settings(LARGE_EXAMPLES, max_examples=4, derandomize=True), id="short"),
+    pytest.param(settings(LARGE_EXAMPLES, max_examples=500), id="long", marks=pytest.mark.long),
 ]
 
 

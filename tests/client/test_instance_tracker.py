@@ -236,7 +236,7 @@ steps: st.SearchStrategy[Callable[[ServerModel], Any]] = st.one_of(
     "max_examples", [pytest.param(100, id="short"), pytest.param(2000, id="long", marks=pytest.mark.long)]
 )
 def test_list_then_watch_ends_in_the_servers_state(max_examples: int) -> None:
-    @settings(max_examples=max_examples, deadline=None)
+    @settings(max_examples=max_examples)
     @given(st.lists(steps, min_size=8, max_size=60))
     def check_script(history: list[Callable[[ServerModel], Any]]) -> None:
         server = ServerModel()

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shm_client.errors import InvalidResponseError
@@ -19,8 +19,6 @@ from shm_client.messages import (
 )
 from shm_client.model import MAX_EXPONENT, MAX_INT_DIGITS, Instance, Kpi, decode, flatten_metrics
 
-no_deadline = settings(deadline=None)  # a busy machine is slow
-
 
 def decode_metrics(text: str) -> dict[str, Any]:
     """The metrics of an instance whose metrics object is `text`."""
@@ -28,13 +26,11 @@ def decode_metrics(text: str) -> dict[str, Any]:
     return instance.metrics
 
 
-@no_deadline
 @given(st.integers())
 def test_an_integer_keeps_every_digit(number: int) -> None:
     assert decode_metrics(f'{{"k": {number}}}') == {"k": number}
 
 
-@no_deadline
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=9))
 def test_a_decimal_keeps_every_digit_and_its_zeros(number: Decimal) -> None:
     (read,) = decode_metrics(f'{{"k": {number:f}}}').values()

@@ -19,7 +19,6 @@ from shm_tui.access import (
     resolve_server_url,
 )
 from shm_tui.errors import AddressError, ConsoleError, TokenError
-from tests.support.console_rows import no_deadline
 
 SECRET = "hunter2-hunter2-hunter2"
 
@@ -103,7 +102,6 @@ def test_a_token_inside_an_address_is_refused_and_not_repeated(address: str) -> 
     assert caught.value.__cause__ is None
 
 
-@no_deadline
 @given(st.text() | st.text(alphabet="htps:/.[]%@? \t\\é1").map("http://".__add__))
 def test_any_text_is_a_valid_address_or_is_refused(text: str) -> None:
     try:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from shm_tui.text.charts import column_of, index_at, line_chart, share_bar, sparkline, stacked_columns, value_range
 from shm_tui.text.glyphs import ASCII, UNICODE, Glyphs, choose_glyphs
 from shm_tui.text.lines import TableColumn, make_table, plain, width_of
-from tests.support.console_rows import no_deadline
 
 BLANK = " "
 NUMBERS = st.floats(-1e300, 1e300)
@@ -39,7 +38,6 @@ def test_a_rising_line_goes_from_the_lower_left_to_the_upper_right() -> None:
     assert line_chart([5.0], 2, 1, 0, 5, UNICODE) == ["⠁ "]
 
 
-@no_deadline
 @given(VALUES, st.integers(1, 80), st.integers(1, 12))
 def test_any_values_give_lines_of_the_asked_size(values: list[float | None], width: int, height: int) -> None:
     low, high = value_range(values)
@@ -65,7 +63,6 @@ def test_the_axis_has_round_ends_and_zero_unless_values_are_far_from_it() -> Non
     assert value_range([]) == (0, 1)
 
 
-@no_deadline
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=20), st.integers(1, 40))
 def test_stacked_shares_fill_the_height(times: list[tuple[int, int]], width: int) -> None:
     grid = stacked_columns([[float(first) for first, _ in times], [float(second) for _, second in times]], width, 10)
@@ -92,7 +89,6 @@ def test_terminals_without_braille_get_ascii() -> None:
     }
 
 
-@no_deadline
 @given(
     st.lists(st.tuples(st.text("a日é", max_size=30), st.text("0123456789,", max_size=9)), max_size=5),
     st.integers(18, 60),

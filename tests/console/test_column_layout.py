@@ -7,14 +7,12 @@ from hypothesis import strategies as st
 
 from shm_tui.model.column_layout import EDGE, GAP, place_columns
 from shm_tui.model.columns import INSTANCE, SEEN, STATE, VERSION, Pinning, metric_column
-from tests.support.console_rows import no_deadline
 
 METRICS = [metric_column(f"metric_{number}", f"metric {number}", True) for number in range(30)]
 COLUMNS = [STATE, INSTANCE, VERSION, *METRICS, SEEN]
 MIN_LINE_WIDTH = 40  # cells that the pinned columns need
 
 
-@no_deadline
 @given(st.lists(st.integers(6, 16), min_size=30, max_size=30), st.integers(MIN_LINE_WIDTH, 400), st.integers(0, 29))
 def test_columns_do_not_overlap_and_fit_the_line(widths: list[int], line_width: int, first: int) -> None:
     widths_by_id = {column.id: column.min_width for column in COLUMNS} | {

@@ -22,7 +22,7 @@ from shm_tui.model.columns import (
 )
 from shm_tui.model.row import format_value
 from shm_tui.text.formatting import DAY, UNKNOWN
-from tests.support.console_rows import CLOCK, no_deadline, row
+from tests.support.console_rows import CLOCK, row
 
 BY_ID = {column.id: column for column in FIXED_COLUMNS}
 values = st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False) | st.text() | st.lists(st.integers())
@@ -172,7 +172,6 @@ def test_versions_sort_by_the_servers_rank_and_then_by_their_spelling() -> None:
     assert keys == [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), None, ("1", "z")]
 
 
-@no_deadline
 @given(st.lists(values, max_size=10))
 def test_values_of_any_types_can_be_sorted_together(mixed: list[Any]) -> None:
     keys = [key for value in mixed if (key := value_sort_key(value)) is not None]

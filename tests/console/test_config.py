@@ -22,7 +22,6 @@ from shm_tui.config.writer import save_theme, save_view
 from shm_tui.errors import ConfigError, ConsoleError, MissingTokenError, TokenError
 from shm_tui.model.place import UNCHOSEN, Place, PlaceError
 from shm_tui.model.saved_views import SavedViews
-from tests.support.console_rows import no_deadline
 from tests.support.shm_command import run_shm
 
 FILE = Path("console.toml")
@@ -110,7 +109,6 @@ def test_a_token_in_a_url_is_refused_and_not_repeated() -> None:
     assert SECRET not in str(caught.value)
 
 
-@no_deadline
 @given(st.binary(max_size=200) | st.text(alphabet="[]contexskyvw.'\"= \n{},#1", max_size=80).map(str.encode))
 def test_any_content_is_valid_or_refused(content: bytes) -> None:
     try:

@@ -10,7 +10,7 @@ from shm.core.releases import version_rank
 from shm_tui.model.filter import MAX_FILTER_CHARS, FilterError, MissingRankError, parse_filter
 from shm_tui.model.row import Row
 from shm_tui.text.formatting import DAY, HOUR
-from tests.support.console_rows import CLOCK, no_deadline, row
+from tests.support.console_rows import CLOCK, row
 
 LEDGER = row(
     "0f4c1e7a-1111-4222-8333-444455556666",
@@ -367,7 +367,6 @@ def parse_error(text: str) -> str:
     return ""
 
 
-@no_deadline
 @given(filter_texts)
 def test_any_text_is_a_filter_or_has_an_error(text: str) -> None:
     assert parse_error(text) != "nothing at all"
@@ -381,7 +380,6 @@ def test_a_number_of_any_length_is_accepted_or_refused(start: str) -> None:
         assert len(parse_error(long_text)) < MAX_FILTER_CHARS + 100
 
 
-@no_deadline
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_a_negated_term_matches_the_complement(word: str, value: str) -> None:
     text = word.replace('"', "") + " " + value.replace('"', "")

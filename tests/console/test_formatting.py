@@ -23,7 +23,7 @@ from shm_tui.text.formatting import (
     timestamp,
     with_unit,
 )
-from tests.support.console_rows import NOW, ago, no_deadline
+from tests.support.console_rows import NOW, ago
 
 numbers = st.integers() | st.decimals(allow_nan=False, allow_infinity=False)
 
@@ -62,7 +62,6 @@ def test_a_compact_number_has_three_digits_and_a_unit(number: int | Decimal | No
     assert compact(number) == text
 
 
-@no_deadline
 @given(numbers)
 def test_a_compact_number_is_narrow_and_precise_to_a_hundredth(number: int | Decimal) -> None:
     """It fits a narrow column, and its error is less than a hundredth."""
@@ -89,13 +88,11 @@ def test_an_exact_number_keeps_every_digit_that_was_sent(number: int | Decimal |
     assert exact(number) == text
 
 
-@no_deadline
 @given(st.integers(-(10**MAX_EXACT_DIGITS), 10**MAX_EXACT_DIGITS) | st.decimals(-(10**15), 10**15, places=6))
 def test_an_exact_number_reads_back_as_itself(number: int | Decimal) -> None:
     assert Decimal(exact(number).replace(",", "")) == number
 
 
-@no_deadline
 @given(st.decimals(allow_nan=False, allow_infinity=False) | st.integers(4000, 6000).map(lambda power: 10**power))
 def test_numbers_of_any_size_are_formatted(number: int | Decimal) -> None:
     assert compact(number)

@@ -21,7 +21,6 @@ from shm_tui.model.place import (
     render_place,
 )
 from shm_tui.text.sanitizing import sanitize
-from tests.support.console_rows import no_deadline
 
 TODAY = date(2026, 11, 29)
 LEDGER = Place("ledger", range="7d")
@@ -53,7 +52,6 @@ def past_places(draw: st.DrawFn) -> Place:
     return replace(draw(places()), at=day, range=draw(st.sampled_from([*set(PERIODS) - {*SHORT_PERIODS}])))
 
 
-@no_deadline
 @given(places() | past_places(), places())
 def test_a_rendered_place_is_parsed_as_the_same_place(place: Place, current: Place) -> None:
     parsed = parse_place(render_place(place), current)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from shm.analytics import export
 from shm_tui.text.records import escape_formula, escape_markup, render_head, render_rows
 from shm_tui.text.sanitizing import sanitize
-from tests.support.console_rows import no_deadline
 
 NAMES = ["instance_id", "metrics.sent", "metrics.mail.sent", "last_seen_at", "counted"]
 SEEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -40,7 +39,6 @@ def test_csv_and_markdown_have_a_cell_for_each_column() -> None:
     assert lines == ["| a | b |", "| --- | --- |", r"| x\|y |  |"]
 
 
-@no_deadline
 @given(st.text(alphabet=st.sampled_from("=+-@\u2212＝＠ab ;|\t\x00\u200b'1\"\n"), max_size=12))
 def test_the_server_finds_no_formula_in_a_cell(text: str) -> None:
     """The console and `shm export` have the rules of the same spreadsheets."""

@@ -118,7 +118,7 @@ class Oracle:
     "max_examples", [pytest.param(100, id="short"), pytest.param(2000, id="long", marks=pytest.mark.long)]
 )
 def test_the_visible_rows_equal_a_full_filter_and_sort(max_examples: int) -> None:
-    @settings(max_examples=max_examples, deadline=None)
+    @settings(max_examples=max_examples)
     @given(st.lists(steps, min_size=8, max_size=60))
     def check_script(script: list[Any]) -> None:
         store, oracle = RowStore(), Oracle()

@@ -22,7 +22,6 @@ from shm_tui.text.sanitizing import (
     sanitize,
     sanitize_json,
 )
-from tests.support.console_rows import no_deadline
 
 ACUTE, ZWJ, ZWNJ, VS16 = "\u0301", "\u200d", "\u200c", "\ufe0f"
 CONTROLS = ("\x1b]52;c;", "\x9b31m", "\u202e", "\u2066", "\u200b", "\ufeff", "\r", "\n", "\x00", "\x7f", "\ud800")
@@ -139,7 +138,6 @@ def test_a_text_of_removed_characters_is_cut_with_an_ellipsis() -> None:
     assert sanitize("\x1b" * 10_000 + "x") == REPLACEMENT + ELLIPSIS
 
 
-@no_deadline
 @given(hostile, st.integers(1, 40) | st.just(MAX_CHARS))
 def test_the_result_is_one_printable_line_within_the_limit(text: str, limit: int) -> None:
     result = sanitize(text, limit)
@@ -148,14 +146,12 @@ def test_the_result_is_one_printable_line_within_the_limit(text: str, limit: int
     assert not {unicodedata.category(character) for character in result} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
-@no_deadline
 @given(hostile)
 def test_cached_and_uncached_texts_are_sanitized_alike(text: str) -> None:
     """Only short texts are cached."""
     assert sanitize(f"{text}|{'x' * MAX_CACHED_CHARS}").startswith(sanitize(f"{text}|"))
 
 
-@no_deadline
 @given(hostile)
 def test_every_kept_character_has_a_cell_or_a_base(text: str) -> None:
     """A character without a cell of its own follows one that has a cell."""
@@ -165,7 +161,6 @@ def test_every_kept_character_has_a_cell_or_a_base(text: str) -> None:
         assert marks <= (MAX_COMBINING if position else 0)
 
 
-@no_deadline
 @given(hostile, st.integers(0, 40), st.booleans())
 def test_a_cell_has_exactly_the_requested_width(text: str, width: int, align_right: bool) -> None:
     assert cell_len(fit(sanitize(text), width, align_right)) == width
@@ -202,7 +197,6 @@ def test_keys_with_the_same_sanitized_form_stay_distinct() -> None:
     assert list(sanitized.values()) == [1, 2, 3, 4, 5]
 
 
-@no_deadline
 @given(st.dictionaries(hostile, st.integers()))
 def test_no_key_is_lost(value: dict[str, int]) -> None:
     sanitized = sanitize_json(value)

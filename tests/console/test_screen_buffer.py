@@ -67,7 +67,7 @@ def part(frame: list[Strip], y: int, start: int, end: int) -> ChopsUpdate:
     return ChopsUpdate(chops, [(y, start, end)], [cuts[1:]] * LINES)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.lists(st.tuples(FRAMES, st.none() | st.tuples(st.integers(0, LINES - 1), CUTS)), min_size=2, max_size=5))
 def test_the_terminal_shows_what_textual_would_write(
     updates: list[tuple[list[Strip], tuple[int, tuple[int, int]] | None]],

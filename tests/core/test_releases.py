@@ -136,7 +136,7 @@ def test_a_pre_release_is_recognized(version: str, expected: bool) -> None:
     assert is_pre_release(version) is expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(versions)
 @example("1.0-")
 @example("+")
@@ -148,7 +148,7 @@ def test_any_text_has_a_rank_without_control_characters(version: str) -> None:
     assert version_rank(f" {version}\n") == rank == version_rank.__wrapped__(version)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(numbers, versions)
 def test_a_rank_is_not_the_prefix_of_another_rank(release: str, other: str) -> None:
     """So text appended to a rank never changes the order of two releases."""
@@ -156,7 +156,7 @@ def test_a_rank_is_not_the_prefix_of_another_rank(release: str, other: str) -> N
     assert rank == another or not another.startswith(rank)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(numbers, numbers)
 def test_numbers_compare_as_numbers(first: str, second: str) -> None:
     ours = compare(version_rank(first), version_rank(second))
@@ -171,13 +171,13 @@ def release_numbers(version: str) -> list[int]:
     return parts
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(semvers, semvers)
 def test_the_order_of_semantic_versions_is_that_of_semver(first: str, second: str) -> None:
     assert compare(version_rank(first), version_rank(second)) == compare(semver_key(first), semver_key(second))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(python_versions, python_versions)
 @example("1.0.dev1", "1.0a1.dev1")
 @example("1.0a1.post1.dev2", "1.0a1.post1")

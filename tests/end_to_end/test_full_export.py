@@ -42,9 +42,7 @@ from tests.support.server_pool import empty_tables
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 
-NO_DEADLINE = settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+LARGE_EXAMPLES = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 # Everything that is moved, without cursors of the feed and what an install said before it proved its key.
 TABLES = {
@@ -229,7 +227,7 @@ def test_any_fleet_is_moved(source: tuple[Fleet, BackgroundJobs], target: str) -
     """The same for generated fleets, within one process."""
     first, background = source
 
-    @NO_DEADLINE
+    @LARGE_EXAMPLES
     @given(scenario=scenarios)
     def check_scenario(scenario: Scenario) -> None:
         empty_tables(first.database)

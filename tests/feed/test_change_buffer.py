@@ -77,7 +77,7 @@ class Reader:
 )
 @pytest.mark.parametrize("max_bytes", [1_000, 4_000, 10**6])
 def test_a_reader_at_any_pace_reaches_the_true_state(max_bytes: int, max_examples: int) -> None:
-    @settings(max_examples=max_examples, deadline=None)
+    @settings(max_examples=max_examples)
     @given(steps=steps)
     def check_reader(steps: list[tuple[str, Any, Any]]) -> None:
         with pytest.MonkeyPatch.context() as patch:

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shm.ingest.fair_queue import FairQueue
@@ -17,7 +17,6 @@ def test_a_key_with_many_items_delays_nobody_else() -> None:
     assert [queue.take() for _ in range(len(queue))] == ["many 0", "one", *(f"many {number}" for number in range(1, 5))]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"))))
 def test_all_items_of_a_key_come_once_and_in_their_order(steps: list[tuple[bool, str]]) -> None:
     queue: FairQueue[tuple[str, int]] = FairQueue(1_000)

@@ -10,7 +10,7 @@ from enum import IntEnum, StrEnum
 from fractions import Fraction
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
@@ -110,7 +110,7 @@ values = st.recursive(
     "max_examples", [pytest.param(50, id="short"), pytest.param(2_000, id="long", marks=pytest.mark.long)]
 )
 def test_the_server_accepts_sanitized_metrics(max_examples: int) -> None:
-    @settings(max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=max_examples)
     @given(st.dictionaries(keys, values, max_size=12))
     def check(metrics: dict[object, object]) -> None:
         accept(sanitize(metrics).metrics)

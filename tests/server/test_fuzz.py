@@ -35,7 +35,7 @@ MAX_DETAIL_LENGTH = 500
 GRACE_S = 0.05  # enough for most responses; then the client half-closes and waits for the end
 
 BASE_SETTINGS = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 )
 EFFORTS = [
     pytest.param(settings(BASE_SETTINGS, max_examples=30, derandomize=True), id="short"),

@@ -12,6 +12,6 @@ pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproj
 
 
 @load_schema(coverage=False).parametrize()
-@hypothesis.settings(max_examples=3, derandomize=True, deadline=None)
+@hypothesis.settings(max_examples=3, derandomize=True)
 def test_generated_requests_get_documented_responses(case: schemathesis.Case[Any], seeded: SeededServer) -> None:
     check_case(case, seeded)

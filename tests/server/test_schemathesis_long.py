@@ -14,6 +14,6 @@ pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproj
 
 @pytest.mark.long
 @load_schema(coverage=True).parametrize()
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=300)
 def test_random_requests_get_documented_responses(case: schemathesis.Case[Any], seeded: SeededServer) -> None:
     check_case(case, seeded)

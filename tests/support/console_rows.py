@@ -3,8 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import settings
-
 from shm.core.releases import version_rank
 from shm_client import Instance
 from shm_tui.model.row import Row
@@ -12,7 +10,6 @@ from shm_tui.model.state import Clock
 from shm_tui.text.formatting import DAY
 
 # No deadline, because the machine may be busy. More examples find faults that need several steps in a row.
-no_deadline = settings(deadline=None)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CLOCK = Clock(NOW, 30 * DAY)
