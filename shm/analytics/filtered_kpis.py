@@ -1,7 +1,7 @@
 """KPIs over the instances of an application that a filter selects, exact and of one moment.
 
 There are no stored sums for a filter, so every metric of the instances that match is read: the cost grows with their
-number. Scans take their turns (`shm.analytics.scan_limiter`) and end after ten seconds with an error. Percentiles
+number. Scans take their turns (`shm.analytics.scan_limiter`) and end after `MAX_SCAN_S` with an error. Percentiles
 require a sort as well; beyond `MAX_SORTED_INSTANCES` only those that a KPI's value needs are computed.
 """
 
@@ -12,7 +12,7 @@ from shm.analytics.counts import InstanceCounts
 from shm.analytics.instances import InstanceConditions
 from shm.analytics.kpis import MAX_KEYS, MAX_VALUES, ApplicationKpis, KpiRow, KpiRows
 from shm.analytics.percentiles import MetricDistribution
-from shm.analytics.scan_limiter import ScanLimiter
+from shm.analytics.scan_limiter import MAX_SCAN_S, ScanLimiter
 from shm.core import aggregates, metric_keys
 from shm.core.settings import Settings
 from shm.db.database import Database
@@ -83,7 +83,7 @@ class FilteredKpiReader:
             return rows.cursor, rows.to_response(by_key, matching.to_instances(), reporting, as_of, self._settings)
 
         async with self._scans.slot():
-            return await self._database.read_consistently(read)
+            return await self._database.read_consistently(read, MAX_SCAN_S)
 
 
 def keys_to_sort(rows: KpiRows, reporting: int) -> list[str]:

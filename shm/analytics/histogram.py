@@ -1,6 +1,7 @@
 """The histogram of a metric over the current snapshots of an application: instances by the size of their value.
 
-All counts are exact. They are computed from all instances that a filter selects, and cached.
+All counts are exact. They are computed from all instances that a filter selects. The histogram of all instances is
+cached; those of filters take their turns (`shm.analytics.scan_limiter`).
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import msgspec
 from shm.analytics import applications
 from shm.analytics.buckets import Scale, ValueRange, bucket_bounds
 from shm.analytics.instances import InstanceConditions
+from shm.analytics.scan_limiter import MAX_SCAN_S, ScanLimiter
 from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.core import metric_keys
 from shm.core.json_types import Timestamp
@@ -45,8 +47,8 @@ class Histogram(msgspec.Struct):
     """The body of `GET applications/{slug}/histogram`. The buckets adjoin; the first and the last have instances.
 
     `scale`: `linear` if all buckets have the same width; `log` if they grow with the values, with one for zero. Covers
-    the same instances as the KPIs, of those that the filter selects. It is cached: `as_of` is its time. `unknown_keys`:
-    the metric, if no current snapshot has it or it is hidden.
+    the same instances as the KPIs, of those that the filter selects. `as_of` is its time: it may be cached.
+    `unknown_keys`: the metric, if no current snapshot has it or it is hidden.
     """
 
     app: str
@@ -89,6 +91,7 @@ class _Data:
 async def read_histogram(
     database: Database,
     cache: SingleFlightCache,
+    scans: ScanLimiter,
     slug: str,
     metric: str,
     conditions: InstanceConditions,
@@ -97,14 +100,13 @@ async def read_histogram(
 ) -> Histogram:
     """The histogram of a number. A hidden metric is answered as one that no install sends.
 
-    Raises NotFound, BadRequest, and QueryTooSlow if the scan takes too long.
+    Raises NotFound, BadRequest, QueryTooSlow if the scan takes too long, and DatabaseBusy if too many scans wait.
     """
     config = await applications.read_config(database, slug)
     description = metric_keys.describe(metric, config.override_of(metric))
-    hidden_keys = await applications.select_hidden_keys(database)
     parameters = {
         **conditions.parameters_of(slug),
-        "conditions": conditions.to_conditions(hidden_keys),
+        "conditions": conditions.to_conditions(await applications.select_hidden_keys(database)),
         "counted_only": counted_only,
         "key": metric,
     }
@@ -129,11 +131,15 @@ async def read_histogram(
             ],
         )
 
-    hidden_here = hidden_keys.get(slug, frozenset())
-    cache_key = ("histogram", slug, metric, msgspec.json.encode(conditions), counted_only, hidden_here)
+    async def scan() -> _Data | None:
+        return await database.read_consistently(read, MAX_SCAN_S)
+
     as_of, data = database.clock.now(), None
-    if not description.hidden:
-        as_of, data = await cache.get(cache_key, lambda: database.read_consistently(read))
+    if not description.hidden and conditions.selects_all:
+        as_of, data = await cache.get(("histogram", slug, metric, counted_only), scan)
+    elif not description.hidden:
+        async with scans.slot():
+            as_of, data = database.clock.now(), await scan()
     summary = None if data is None else data.summary
     return Histogram(
         app=slug,

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from shm.core.errors import DatabaseBusy
 
 CONNECTIONS_PER_SCAN = 3  # one scan for this many connections of the pool, and at least one
+MAX_SCAN_S = 10.0  # of all statements of a scan together: clients give up soon after
 MAX_WAITING = 50  # a page of a large fleet takes a second: later clients would time out before their turn
 
 

@@ -103,16 +103,17 @@ class Database(StatementRunner):
         used = self._pool.size - free
         return PoolUsage(used, free, max(0, self._running_statements - used))
 
-    async def read_consistently(self, read: Callable[[Reader], Awaitable[T]]) -> T:
+    async def read_consistently(self, read: Callable[[Reader], Awaitable[T]], limit_s: float | None = None) -> T:
         """Calls `read` in a transaction in which all statements see one snapshot of the database and the same `now()`.
 
         For responses that need several statements, which would otherwise see different states. After a lost connection
         `read` is called again. It must await only its statements, because it occupies a connection of the pool.
-        Raises as `fetch`.
+        Raises as `fetch`: also QueryTooSlow if the statements together take longer than `limit_s`.
         """
+        deadline = None if limit_s is None else time.monotonic() + limit_s
 
         async def in_transaction(raw: aiopg.Connection) -> T:
-            transaction = _ReadTransaction(raw, self._execute)
+            transaction = _ReadTransaction(raw, self._execute, deadline)
             try:
                 value = await read(transaction)
                 await transaction.end()
@@ -252,14 +253,27 @@ class Database(StatementRunner):
 class _ReadTransaction(Reader):
     """Statements in one transaction. BEGIN is sent with the first statement, in the same round trip."""
 
-    def __init__(self, raw: aiopg.Connection, execute: Callable[..., Awaitable[Result]]) -> None:
+    def __init__(
+        self, raw: aiopg.Connection, execute: Callable[..., Awaitable[Result]], deadline: float | None
+    ) -> None:
         self._raw = raw
         self._execute = execute
+        self._deadline = deadline
         self._begin = BEGIN_READ_TRANSACTION
 
     async def _run(self, name: str, parameters: Parameters) -> Result:
+        timeout = self._limit_statement(name)
         begin, self._begin = self._begin, ""
-        return await self._execute(self._raw, name, parameters, begin)
+        return await self._execute(self._raw, name, parameters, begin + timeout)
+
+    def _limit_statement(self, name: str) -> str:
+        """The setting that limits a statement to the rest of the time. Raises QueryTooSlow if there is none."""
+        if self._deadline is None:
+            return ""
+        remaining_ms = int((self._deadline - time.monotonic()) * 1000)
+        if remaining_ms <= 0:  # PostgreSQL takes 0 for no limit
+            raise QueryTooSlow(f"{name}: no time is left for it")
+        return f"SET LOCAL statement_timeout = {remaining_ms}; "
 
     async def end(self) -> None:
         """Commits the transaction if it has begun."""

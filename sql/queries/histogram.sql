@@ -1,10 +1,8 @@
--- The histogram of a number over the instances that a filter selects. The statements read all of these instances. After
--- ten seconds they are cancelled with an error for the client.
+-- The histogram of a number over the instances that a filter selects. The statements read all of these instances.
 
 -- name: summarize
 -- The extremes of the values, the smallest one above zero, whether all are integers, and the percentiles of `shares`. No
 -- row if no instance has a value.
-SET LOCAL statement_timeout = '10s';
 SET LOCAL work_mem = '64MB';
 WITH valued AS (
 -- use: filtered_values
@@ -33,7 +31,6 @@ WHERE instances > 0;
 
 -- name: count_by_bucket
 -- The number of values from each of the ascending `bounds` up to the next one; positions begin with 1.
-SET LOCAL statement_timeout = '10s';
 SELECT width_bucket(value, %(bounds)s::numeric[]) AS position, count(*) AS instances
 FROM (
 -- use: filtered_values

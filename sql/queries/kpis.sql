@@ -65,7 +65,6 @@ known_distributions AS (
 -- name: count_filtered
 -- The instances that a filter selects, by status and activity, and those of them whose current snapshots the KPIs are over
 -- (`reporting`, `counted_reporting`).
-SET LOCAL statement_timeout = '10s';
 SELECT
     count(*) FILTER (WHERE status <> 'pending' OR first_seen_at IS NOT NULL) AS total,
     count(*) FILTER (WHERE
@@ -90,8 +89,7 @@ WHERE
 
 -- name: select_filtered
 -- The same rows as `select_kpis`, over the instances that a filter selects, without distributions. The statement reads
--- every metric of these instances. After ten seconds it is cancelled with an error for the client.
-SET LOCAL statement_timeout = '10s';
+-- every metric of these instances.
 SET LOCAL max_parallel_workers_per_gather = 1;
 SET LOCAL parallel_tuple_cost = 0;
 WITH filtered AS (
@@ -140,7 +138,6 @@ known_distributions AS (
 
 -- name: select_filtered_distributions
 -- The distributions of these numbers over the instances that a filter selects.
-SET LOCAL statement_timeout = '10s';
 SET LOCAL work_mem = '64MB';
 WITH filtered AS (
     SELECT coalesce(leaves, metrics) AS leaves

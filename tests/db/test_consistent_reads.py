@@ -1,5 +1,6 @@
 """A response made of several statements sees one snapshot of the database, whatever is written meanwhile."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from shm.core.errors import QueryTooSlow
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
@@ -128,3 +130,19 @@ async def test_a_lost_connection_starts_the_transaction_again(database: str) -> 
 
         assert await pool.read_consistently(read) == [1, 1]
         assert pool.usage.used == 0
+
+
+async def test_statements_of_one_answer_have_one_time_limit(database: str) -> None:
+    """It ends the answer whether its statements are slow or many. The limit of one statement is 30 s."""
+    async with Database.connect(Settings.load({}), database, size=1) as pool:
+
+        async def read(reader: Reader) -> None:
+            while True:
+                await reader.fetch(dict, "feed.select_head")
+
+        async with asyncio.timeout(TIMEOUT_S):
+            with pytest.raises(QueryTooSlow):
+                await pool.read_consistently(read, 0.1)
+            with locked(database, "feed_head", ""), pytest.raises(QueryTooSlow):
+                await pool.read_consistently(read, 0.1)
+        assert [*await pool.fetch(dict, "feed.select_head")]  # the connection's own limit applies again

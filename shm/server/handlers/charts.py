@@ -233,6 +233,7 @@ class Histogram(Handler):
         return await services.applications.read_by_slug(
             slug,
             lambda found: histogram.read_histogram(
-                *(services.database, services.result_cache, found, query.metric, query), counted_only=query.counted
+                *(services.database, services.result_cache, services.instances.scans, found, query.metric, query),
+                counted_only=query.counted,
             ),
         )
