@@ -250,9 +250,11 @@ class BulkChanges:
                 return await self._eraser.continue_deletion(instance_id, deadline)
             case "move" if change.phase == "snapshots":
                 page = {"limit": SNAPSHOTS_PAGE_SIZE, "max_leaves": SNAPSHOTS_MAX_LEAVES}
-                while await self._database.execute(
-                    "bulk.move_snapshots", instance_id=instance_id, **applications, **page
+                after = None
+                while moved := await self._database.fetch_values(
+                    datetime, "bulk.move_snapshots", instance_id=instance_id, after=after, **applications, **page
                 ):
+                    after = max(moved)
                     if time.monotonic() > deadline:
                         return False
             case "move":

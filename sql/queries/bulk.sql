@@ -181,9 +181,9 @@ RETURNING i.instance_id;
 
 -- name: move_snapshots
 -- Moves the oldest snapshots that an instance sent for an application to another application, with what the series have
--- of them: as many as have `max_leaves` leaves together, at least one. Returns their number. Their leaves are those that
--- are aggregated in the other application, or were in theirs, and so are their versions; the current snapshot has what is
--- aggregated of its instance, so that charts and tallies agree on it.
+-- of them: as many as have `max_leaves` leaves together, at least one, of those after the time `after`. Returns their
+-- times. Their leaves are those that are aggregated in the other application, or were in theirs, and so are their versions;
+-- the current snapshot has what is aggregated of its instance, so that charts and tallies agree on it.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH target AS MATERIALIZED (
     SELECT
@@ -202,6 +202,7 @@ page AS MATERIALIZED (
             FROM snapshots
             WHERE
                 instance_id = ANY(ARRAY(SELECT instance_id FROM target)) AND app_slug = %(app_slug)s::text
+                AND snapshot_at > coalesce(%(after)s::timestamptz, '-infinity')
                 AND EXISTS (SELECT 1 FROM applications WHERE slug = %(into_slug)s::text)
             ORDER BY instance_id, snapshot_at
             LIMIT %(limit)s
@@ -290,7 +291,7 @@ UPDATE snapshots s SET
     app_slug = %(into_slug)s::text, leaves = nullif(m.new_leaves, s.metrics), version_refused = m.new_version_refused
 FROM moved m
 WHERE s.instance_id = m.instance_id AND s.snapshot_at = m.snapshot_at
-RETURNING 1 AS moved;
+RETURNING s.snapshot_at;
 
 -- name: move_series
 -- Adds what an application still has of the series, which comes from deleted snapshots, to those of another one: `limit`
