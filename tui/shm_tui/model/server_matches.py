@@ -60,11 +60,12 @@ class ServerMatches:
             started_at = monotonic()
             with suppress(ClientError):  # the feed shows it, and the next request follows
                 await self._refresh(self.filter)
+            pause_s = max(MIN_INTERVAL_S, PAUSE_FACTOR * (monotonic() - started_at))  # without the wait for a change
             with suppress(TimeoutError):
                 async with asyncio.timeout(MAX_INTERVAL_S):
                     await self._outdated.wait()
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(MIN_INTERVAL_S, PAUSE_FACTOR * (monotonic() - started_at))):
+                async with asyncio.timeout(pause_s):
                     await self._filter_changed.wait()
 
     async def _refresh(self, requested: ServerFilter) -> None:
