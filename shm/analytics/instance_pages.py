@@ -4,19 +4,21 @@ A page continues at the sort key of a row (keyset pagination), in either directi
 number of pages before it. Only the number of rows before a page around an instance is counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from shm.analytics import applications
 from shm.analytics.applications import HiddenKeys
 from shm.analytics.instances import MAX_PAGE_BYTES, InstanceFilter, InstancePage, instance_from_row
-from shm.analytics.scan_limiter import ScanLimiter
+from shm.analytics.scan_limiter import MAX_SCAN_S, ScanLimiter
 from shm.analytics.sorting import Sorting, SortKey
 from shm.core import page_tokens
 from shm.db.conditions import Condition, Conditions
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
+
+T = TypeVar("T")
 
 END = "end"  # the page token of the last page, in the direction backwards
 
@@ -133,8 +135,7 @@ class InstancePages:
         if sorting.is_default and instance_filter.selects_all and not offset:  # which an index covers
             rows = await self._database.fetch(dict, order.forwards, **parameters)
         else:
-            async with self._scans.slot():
-                rows = await self._database.fetch(dict, order.forwards, **parameters)
+            rows = await self._scan(lambda reader: reader.fetch(dict, order.forwards, **parameters))
         page = _Rows.of(rows)
         return _to_page(page.head, page.rows, hidden_keys, next=order.token(page.rows[-1]) if page.has_more else None)
 
@@ -148,8 +149,7 @@ class InstancePages:
         order, hidden_keys = await self._order(sorting)
         parameters = await self._parameters(instance_filter, hidden_keys, limit)
         parameters |= order.parameters(None if before == END else before)
-        async with self._scans.slot():
-            page = _Rows.of(await self._database.fetch(dict, order.backwards, **parameters))
+        page = _Rows.of(await self._scan(lambda reader: reader.fetch(dict, order.backwards, **parameters)))
         previous = order.token(page.rows[-1]) if page.has_more else None
         return _to_page(page.head, page.rows[::-1], hidden_keys, previous=previous)
 
@@ -196,8 +196,11 @@ class InstancePages:
                 rows_before=rows_before,
             )
 
+        return await self._scan(read)
+
+    async def _scan(self, read: Callable[[Reader], Awaitable[T]]) -> T:
         async with self._scans.slot():
-            return await self._database.read_consistently(read)
+            return await self._database.read_consistently(read, MAX_SCAN_S)
 
     async def _order(self, sorting: Sorting) -> tuple[_Order, HiddenKeys]:
         hidden_keys = await applications.select_hidden_keys(self._database)

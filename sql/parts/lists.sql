@@ -26,7 +26,6 @@
 -- so a leaf is evaluated once for each row. OFFSET 0 would do the same, but one process would then sort all rows; so each
 -- process keeps the first ones of its own. One parallel worker halves the time if a core is idle, which PostgreSQL's cost
 -- model does not expect. More workers would take cores from the intake.
-SET LOCAL statement_timeout = '10s';
 SET LOCAL max_parallel_workers_per_gather = 1;
 SET LOCAL parallel_tuple_cost = 0;
 WITH valued AS (

@@ -43,7 +43,6 @@ WITH chosen AS MATERIALIZED (
 
 -- name: count_newest_before
 -- The number of rows before a row in this order. The statement reads the index up to the row.
-SET LOCAL statement_timeout = '10s';
 SELECT count(*) AS instances
 FROM instances
 WHERE
