@@ -7,7 +7,7 @@ import pytest
 
 from shm_client import Client
 from shm_tui.command import make_client
-from shm_tui.model import tile_session
+from shm_tui.model import pacing, tile_session
 from shm_tui.model.live_session import LiveSession
 from shm_tui.model.tile_session import TileRequest, TileSession
 from tests.support.fault_proxy import run_fault_proxy
@@ -52,8 +52,8 @@ async def test_tiles_return_soon_after_the_server_and_at_once_on_demand(
     async with run_fault_proxy(server.port) as proxy, make_client(proxy.url, server.admin_token) as client:
         for request in (TileRequest("ledger"), TileRequest("ledger", conditions=("status=active",))):
             for retry_s in (0.01, 3600.0):  # the second one waits for `reload`
-                monkeypatch.setattr(tile_session, "RETRY_S", retry_s)
-                monkeypatch.setattr(tile_session, "PAUSE_FACTOR", 1e9)
+                monkeypatch.setattr(pacing, "RETRY_S", retry_s)
+                monkeypatch.setattr(pacing, "PAUSE_FACTOR", 1e9)
                 monkeypatch.setattr(tile_session, "TYPING_PAUSE_S", 0.0)
                 proxy.refuses_connections = True
                 proxy.cut_connections()

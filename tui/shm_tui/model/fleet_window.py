@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from shm_client import Client, ClientError, Instance, Page, UnknownApplicationError
+from shm_tui.model.pacing import pause_after
 from shm_tui.model.place_sort import column_sorting
 from shm_tui.model.row_store import RowStore
 
@@ -19,8 +20,6 @@ PAGE_SIZE = 200  # instances: more than the rows of any screen
 MAX_WINDOW = 2_000  # rows; the pages at the far end are dropped
 MARGIN = 100  # rows between the view and the window's end, at which the next page is requested
 MAX_OFFSET = 100_000  # rows that the server skips; a jump into the middle of more rows ends at this row
-MIN_INTERVAL_S = 2.0  # between two requests for the order and the number of rows
-PAUSE_FACTOR = 9  # of the duration of such a request
 RETRY_S = 1.0  # after a failed request; the feed shows the failure
 
 
@@ -205,10 +204,13 @@ class FleetWindow:
         if anchor is None and wanted.start > 0 and pages.instances:
             anchor = pages.instances[min(max(0, wanted.start - pages.first), len(pages.instances) - 1)].instance_id
         try:
-            return await self._load(request, anchor if wanted.stop > PAGE_SIZE else None)
-        finally:
-            now = monotonic()
-            self._refresh_at = now + max(MIN_INTERVAL_S, PAUSE_FACTOR * (now - started_at))
+            loaded_pages = await self._load(request, anchor if wanted.stop > PAGE_SIZE else None)
+        except ClientError as error:
+            self._is_outdated = True
+            self._refresh_at = monotonic() + pause_after(started_at, error)
+            raise
+        self._refresh_at = monotonic() + pause_after(started_at)
+        return loaded_pages
 
     async def _load(self, request: WindowRequest, anchor: str | None) -> _Pages:
         """The pages around an instance, else the first one."""

@@ -9,11 +9,10 @@ from contextlib import suppress
 from time import monotonic
 
 from shm_client import Client, ClientError, Instance
+from shm_tui.model.pacing import pause_after
 from shm_tui.model.row_store import RowStore
 from shm_tui.model.server_filter import NO_SERVER_FILTER, ServerFilter
 
-MIN_INTERVAL_S = 2.0  # between two requests with the same filter
-PAUSE_FACTOR = 9  # of a request's duration: a console uses at most a tenth of the server's time
 MAX_INTERVAL_S = 30.0  # between two requests while nothing changes
 
 
@@ -58,9 +57,11 @@ class ServerMatches:
             self._filter_changed.clear()
             self._outdated.clear()
             started_at = monotonic()
-            with suppress(ClientError):  # the feed shows it, and the next request follows
+            try:
                 await self._refresh(self.filter)
-            pause_s = max(MIN_INTERVAL_S, PAUSE_FACTOR * (monotonic() - started_at))  # without the wait for a change
+                pause_s = pause_after(started_at)
+            except ClientError as error:
+                pause_s = pause_after(started_at, error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(MAX_INTERVAL_S):
                     await self._outdated.wait()

@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 from time import monotonic
 
-from shm_client import Client, ClientError, Kpis, PastKpis, ServerUnavailableError
+from shm_client import Client, ClientError, Kpis, PastKpis
 from shm_client.figures import MetricSeries, Period
+from shm_tui.model.pacing import MIN_INTERVAL_S, pause_after
 
 MAX_TRENDS = 60  # metrics with a history: more tiles fit on no screen
 HISTORY_INTERVAL_S = 60.0  # between two requests for the history
-MIN_INTERVAL_S = 2.0  # between two requests for KPIs over a filter
-PAUSE_FACTOR = 9  # of the duration of such a request
 TYPING_PAUSE_S = 0.4  # after a change of the filter, which is usually typed
-RETRY_S = 5.0  # after a failed request
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +90,7 @@ class TileSession:
             try:
                 pause_s = await self._step(request)
             except ClientError as error:
-                pause_s = RETRY_S
-                if (
-                    request.is_filtered
-                    and isinstance(error, ServerUnavailableError)
-                    and error.retry_after_s is not None
-                ):
-                    # The server has answered: the scan was too slow for it.
-                    pause_s = max(RETRY_S, PAUSE_FACTOR * (monotonic() - started_at))
+                pause_s = pause_after(started_at, error)
                 if request == self.data.request:
                     self.data = replace(self.data, error=str(error))
                     self._is_outdated = request.is_filtered
@@ -123,7 +114,7 @@ class TileSession:
             self._is_outdated = False
             kpis = await self._client.filtered_kpis(slug, request.conditions)
             if self._show(request, replace(self.data, filtered=kpis, error="")):
-                self._refresh_at = monotonic() + max(MIN_INTERVAL_S, PAUSE_FACTOR * (monotonic() - now))
+                self._refresh_at = monotonic() + pause_after(now)
         return max(0.0, self._refresh_at - monotonic()) if self._is_outdated else HISTORY_INTERVAL_S
 
     async def _load_history(self, request: TileRequest, slug: str) -> float:
