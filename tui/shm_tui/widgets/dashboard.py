@@ -253,7 +253,7 @@ class Dashboard(Vertical):
     def _draw_messages(self, session: LiveSession, filter_text: str) -> None:
         message = empty_message(session, filter_text)
         self._show_message(message)
-        if not message and not self.prompt.is_open:
+        if not (message or self.prompt.is_open or self.place_prompt.is_open):  # a prompt shows why its text is invalid
             self.footer.show_message(incomplete_message(session))
 
     def _show_message(self, message: str) -> None:
