@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs until SIGTERM, SIGINT or SIGHUP."""
+    """Runs until SIGTERM, SIGINT or, unless `nohup` ignores it, SIGHUP."""
     logs.install_hooks()
     settings = load_settings(vars(args))
     _check_connection_limit(settings)

@@ -18,6 +18,13 @@ T = TypeVar("T")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that end a command: SIGHUP does not where it was ignored, as `nohup` does."""
+    return tuple(
+        number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    )
+
+
 class _Signals:
     """The state of this process's signals. Python runs signal handlers in the main thread only."""
 
@@ -45,16 +52,23 @@ _signals = _Signals()
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Within this context, the first signal ends the command where it allows that; further signals are ignored."""
+    """Within this context, the first signal ends the command where it allows that; further signals are ignored.
+
+    They remain ignored afterwards, so that a second Ctrl-C changes neither the status nor the output of a process that
+    is ending. If no signal was received, and nobody called `ignore_signals`, the previous handlers are restored.
+    """
     global _signals
     _signals = _Signals()
-    previous_handlers = {number: signal.signal(number, _signals.handle) for number in SIGNALS}
+    previous_handlers = {number: signal.signal(number, _signals.handle) for number in stop_signals()}
     try:
         yield
     finally:
+        if is_signalled():
+            ignore_signals()
         _signals = _Signals()
         for number, handler in previous_handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, handler)
 
 
 @contextmanager
@@ -132,7 +146,7 @@ def call_on_signals(call: Callable[[], object], *, is_recorded: bool = False) ->
         if is_recorded:
             _signals.handle(number, frame)
 
-    previous_handlers = {number: signal.signal(number, handle) for number in SIGNALS}
+    previous_handlers = {number: signal.signal(number, handle) for number in stop_signals()}
     try:
         if is_signalled():
             call()

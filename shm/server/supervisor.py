@@ -21,7 +21,7 @@ from typing import NoReturn, TypeVar
 
 from shm.core.errors import ConfigurationError, ShmError
 from shm.core.logs import RateLimitedLogger
-from shm.core.signals import ignore_signals
+from shm.core.signals import ignore_signals, stop_signals
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
@@ -29,8 +29,6 @@ rate_limited = RateLimitedLogger(logger)
 T = TypeVar("T")
 Work = Callable[[int, int, Callable[[], None]], None]
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-HANDLED_SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
 CHECK_INTERVAL_S = 1.0  # between two calls of `check`, by which the parent checks its other processes
 RESTART_DELAY_S = (0.1, 5.0)  # the first and the longest pause before a replacement; doubled for each early death
 EARLY_DEATH_S = 10.0  # a worker that dies earlier failed at its start, and a replacement may fail too
@@ -62,7 +60,8 @@ class Workers:
         self._listening: set[int] = set()
         self._restart_times: list[float] = []  # times at which replacements are started
         self._early_deaths = 0
-        for signal_number in HANDLED_SIGNALS:
+        self._handled_signals = (*stop_signals(), signal.SIGCHLD)
+        for signal_number in self._handled_signals:
             signal.signal(signal_number, self._on_signal)
 
     def prepare(self, job: Coroutine[object, object, T]) -> T:
@@ -139,7 +138,7 @@ class Workers:
         A signal during the fork would miss the new worker, or the worker would pass it on.
         """
         worker_number = self._free_numbers.pop(0)
-        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._handled_signals)
         try:
             pid = os.fork()
             if pid == 0:
@@ -147,7 +146,7 @@ class Workers:
             self._running[pid] = time.monotonic()
             self._worker_numbers[pid] = worker_number
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled_signals)
         if self._is_stopping:
             os.kill(pid, signal.SIGTERM)
 
@@ -155,9 +154,9 @@ class Workers:
         """Runs the worker and exits by `os._exit`, because only the parent may run its own `finally` clauses."""
         status = 1
         try:
-            for number in HANDLED_SIGNALS:
+            for number in self._handled_signals:
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled_signals)
             os.close(self._parent_pipe_write)
             self._work(worker_number, self._parent_pipe_read, lambda: self._wake_parent(os.getpid()))
             status = 0
