@@ -31,6 +31,9 @@ MIN_SERVER_ERROR = 500  # this status and above: the server failed, so a retry m
 MAX_BACKLOG = 100  # snapshots in one request
 MAX_BACKLOG_BYTES = 900 * 1024  # the server takes 1 MiB
 MIN_CLOCK_ERROR = timedelta(minutes=4)  # a server without reasons refuses timestamps from about 5 minutes on
+PLAIN_REFUSAL = (
+    500  # of the original server, in plain text, to a second activation and to a timestamp ahead of its clock
+)
 
 REPLAYED = "replayed"  # the connection broke after the server had carried out the request, and it was sent again
 TIMESTAMP_CODES = ("timestamp_ahead", "timestamp_too_old")
@@ -60,6 +63,7 @@ class _Report:
         self.body = b""
         self.may_reregister = True
         self.may_correct_clock = True
+        self.is_activation_open = False  # the server has not confirmed it, and the snapshot's answer decides
 
 
 class Delivery:
@@ -73,12 +77,13 @@ class Delivery:
         self._clock_correction = timedelta()  # the server's clock minus this machine's
         self._supports_backlogs = True
         self.needs_new_identity = False  # after a report: another process uses this one's
+        self.has_shortened_spool = False  # after a report
 
     def deliver(
         self, identity: Identity, metrics: Mapping[str, snapshot.Json], state: State, spool: Spool, deadline: float
     ) -> Outcome:
         """Sends the snapshot and what waits in the spool. A snapshot that may be accepted later is spooled."""
-        self.needs_new_identity = False
+        self.needs_new_identity = self.has_shortened_spool = False
         self._load_registration(identity, state)
         state.sequence += 1
         report = _Report(identity, metrics, state, spool, deadline)
@@ -87,6 +92,8 @@ class Delivery:
             outcome = self._send(report)
         except TransportError as error:
             outcome = Outcome(Result.FAILED, f"the server cannot be reached: {error}")
+        if report.is_activation_open and self._is_active and not outcome.sent:
+            self._registration_state = RegistrationState.REGISTERED
         if self._is_active:
             self._registration.record_accepted(identity, state)
         else:
@@ -138,6 +145,10 @@ class Delivery:
                 if _is_success(response, 200) or response.json_identifier("code") == REPLAYED:
                     self._registration_state = RegistrationState.ACTIVE
                     continue
+                if _is_plain_refusal(response):
+                    report.is_activation_open = True
+                    self._registration_state = RegistrationState.ACTIVE
+                    continue
             else:
                 step, response = "snapshot", self._send_snapshots(report)
                 if _is_success(response, 202):
@@ -145,9 +156,7 @@ class Delivery:
                     return Outcome(Result.SENT, "stored", response.status)
             if not _is_from_shm(response):
                 return _failure_outcome(response, step)
-            if report.may_correct_clock and self._correct_clock(response):
-                report.may_correct_clock = False
-                report.body = self.snapshot_payload(report.identity, report.metrics, report.state.sequence)
+            if self._correct_clock(report, response):
                 continue
             if response.is_unknown_instance and step != "register":
                 self._registration_state = RegistrationState.UNREGISTERED
@@ -174,11 +183,14 @@ class Delivery:
             self._supports_backlogs = False
         for entry in report.spool.load() if waiting else ():
             response = self._post(report, "/v1/snapshot", entry.body, entry.signature)
-            if not _is_success(response, 202) and (response.status != 400 or not _is_from_shm(response)):
+            is_refused = response.status == 400 and _is_from_shm(response)
+            is_refused = is_refused or (_is_plain_refusal(response) and _is_ahead(entry, response))
+            if not is_refused and not _is_success(response, 202):
                 return response
-            if response.status == 400:
+            if is_refused:
                 log.warning("a telemetry snapshot of an outage is dropped: the server refuses it")
-            report.spool.remove([entry])
+                self._correct_clock(report, response)
+            self._remove(report, [entry])
         return self._post(report, "/v1/snapshot", report.body)
 
     def _send_backlog(self, report: _Report, waiting: Sequence[Spooled]) -> Response | None:
@@ -192,7 +204,7 @@ class Delivery:
             if not _is_success(response, 202):
                 return response
             verdicts = _verdicts(response)
-            report.spool.remove(page)
+            self._remove(report, page)
             for number, verdict in enumerate(verdicts[: len(page)]):
                 if verdict.get("status") == "refused":
                     code = str(verdict.get("code"))[:64]
@@ -203,6 +215,10 @@ class Delivery:
                 return response
         return self._post(report, "/v1/snapshot", report.body)
 
+    def _remove(self, report: _Report, entries: Sequence[Spooled]) -> None:
+        report.spool.remove(entries)
+        self.has_shortened_spool = True
+
     def _timestamp(self) -> str:
         """The current time, corrected by the offset of the server's clock if a response has shown one."""
         try:
@@ -211,16 +227,24 @@ class Delivery:
             now = get_clock().now()
         return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-    def _correct_clock(self, response: Response) -> bool:
-        """Adopts the server's time if it refused a timestamp. Returns whether a new timestamp may be accepted."""
+    def _correct_clock(self, report: _Report, response: Response) -> bool:
+        """Adopts the server's time, once in a report, if it refused a timestamp. Returns whether it did."""
         code, server_time = response.json_identifier("code"), response.json_timestamp("server_time") or response.date
-        if server_time is None or response.status != 400 or (code and code not in TIMESTAMP_CODES):
+        is_refusal = response.status == 400 or _is_plain_refusal(response)
+        if (
+            not report.may_correct_clock
+            or server_time is None
+            or not is_refusal
+            or (code and code not in TIMESTAMP_CODES)
+        ):
             return False
         correction = server_time - get_clock().now()
         if not code and abs(correction - self._clock_correction) < MIN_CLOCK_ERROR:
             return False
+        report.may_correct_clock = False
         self._clock_correction = correction
         log.debug("timestamps follow the server's clock: %s", self._clock_correction)
+        report.body = self.snapshot_payload(report.identity, report.metrics, report.state.sequence)
         return True
 
     def _activate_payload(self, identity: Identity) -> bytes:
@@ -263,6 +287,16 @@ def _is_success(response: Response, *statuses: int) -> bool:
 def _is_from_shm(response: Response) -> bool:
     """Whether a SHM server can have said this: neither a page of HTML nor a redirect."""
     return not 300 <= response.status < 400 and not response.body.lstrip().startswith(b"<")
+
+
+def _is_plain_refusal(response: Response) -> bool:
+    """Whether it may be the original server's 500 for a request that it refuses."""
+    return response.status == PLAIN_REFUSAL and _is_from_shm(response) and not response.is_json_object
+
+
+def _is_ahead(entry: Spooled, response: Response) -> bool:
+    """Whether a snapshot's time is ahead of the server's clock: this machine's clock was wrong."""
+    return response.date is not None and entry.read_timestamp() - response.date >= MIN_CLOCK_ERROR
 
 
 def _failure_outcome(response: Response, step: str) -> Outcome:

@@ -183,7 +183,9 @@ class Reporter:
     def _plan(self, outcome: Outcome, state: State) -> None:
         """Stores the outcome and when the next report follows."""
         now = get_clock().timestamp()
-        state.repetitions = state.repetitions + 1 if outcome.result.value == state.last_result else 1
+        # A server that takes some of a backlog in each minute is no failing one.
+        is_repeated = outcome.result.value == state.last_result and not self._delivery.has_shortened_spool
+        state.repetitions = state.repetitions + 1 if is_repeated else 1
         state.last_result = outcome.result.value
         if outcome.sent:
             state.last_sent_at = now

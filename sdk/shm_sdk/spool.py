@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,10 @@ class Spooled(NamedTuple):
     taken_at: float
     signature: str
     body: bytes
+
+    def read_timestamp(self) -> datetime:
+        """The time that it says. Raises ValueError if it was damaged on the disk."""
+        return datetime.fromisoformat(json.loads(self.body)["timestamp"].replace("Z", "+00:00"))
 
 
 class Spool:
