@@ -12,7 +12,8 @@ from shm.cli import database_command
 from shm.cli.terminal import print_result, strip_control_characters
 from shm.core.errors import ConfigurationError
 from shm.core.file_limit import raise_file_limit
-from shm.core.settings import Settings, add_flags
+from shm.core.setting_flags import add_flags
+from shm.core.settings import Settings
 from shm.core.signals import run_cancellable
 from shm.db.database import Database
 from shm.db.migrations import check_schema

@@ -1,22 +1,20 @@
 """All settings of the server, with name, default and reason. `shm ssh` has some of its own in `ssh_settings`.
 
-`Settings.load` reads the environment; flags of `shm serve` override it. An unknown `SHM_` name or a value that cannot
-be parsed ends the start with an error, because a misspelt limit would otherwise have no effect.
+`Settings.load` reads the environment, and flags override it: `setting_sources`. An unknown `SHM_` name or a value that
+cannot be parsed ends the start with an error, because a misspelt limit would otherwise have no effect.
 """
 
-import argparse
-import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import platformdirs
-
+from shm.core.data_directory import default_data_dir
 from shm.core.errors import ConfigurationError
 from shm.core.metric_words import MetricWords, read_metric_words
-from shm.core.setting_fields import SettingSpec, check_names, read_settings, setting
+from shm.core.setting_fields import setting, setting_specs
+from shm.core.setting_sources import check_names, read_settings
 from shm.core.setting_types import (
     Network,
     parse_activation,
@@ -42,19 +40,6 @@ from shm.core.setting_types import (
     parse_words,
 )
 from shm.core.ssh_settings import SshSettings
-
-SYSTEM_DATA_DIR = "/var/lib/shm"
-
-
-def default_data_dir() -> str:
-    """The user's data directory; for root a system directory, which the user of the embedded PostgreSQL can enter.
-
-    A container's user may have no home directory, neither in HOME nor in the list of users.
-    """
-    try:
-        return SYSTEM_DATA_DIR if os.geteuid() == 0 else str(platformdirs.user_data_path("shm", appauthor=False))
-    except RuntimeError:
-        return SYSTEM_DATA_DIR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -591,9 +576,9 @@ class Settings:
 
         Raises ConfigurationError with one sentence for an unknown name or an invalid value.
         """
-        specs = [*setting_specs().values(), *setting_specs(SshSettings).values()]
+        specs = [*setting_specs(cls).values(), *setting_specs(SshSettings).values()]
         check_names(environment, {name for spec in specs for name in (*spec.variables, *spec.file_variables)})
-        read = read_settings(setting_specs(), environment, flags or {})
+        read = read_settings(setting_specs(cls), environment, flags or {})
         values: dict[str, object] = {name: value for name, (_, value) in read.items()}
         if "dsn" in read:
             values["dsn_source"] = read["dsn"][0]
@@ -610,21 +595,3 @@ class Settings:
                 "SHM_RETENTION is shorter than SHM_MAX_SNAPSHOT_AGE plus SHM_ACTIVE_WINDOW: the snapshots that are "
                 "needed to correct charts after a late snapshot would already be deleted."
             )
-
-
-def setting_specs(settings: type[Settings | SshSettings] = Settings) -> dict[str, SettingSpec]:
-    """Field name -> definition of each setting, in the order of the class."""
-    return {field.name: field.metadata["spec"] for field in fields(settings) if "spec" in field.metadata}
-
-
-def add_flags(parser: argparse.ArgumentParser, *only: str, settings: type[Settings | SshSettings] = Settings) -> None:
-    """Adds a flag for each setting, or only for those named. Its help has the reason, default and variables."""
-    for field in fields(settings):
-        spec: SettingSpec | None = field.metadata.get("spec")
-        if spec is None or not spec.has_flag or (only and field.name not in only):
-            continue
-        default_text = field.metadata["default_text"]
-        default = f" Default: {default_text}." if default_text is not None and field.default is not MISSING else ""
-        variables = ", ".join((*spec.variables, *spec.file_variables))
-        description = f"{spec.reason}{default} [{variables}]".replace("%", "%%")
-        parser.add_argument("--" + field.name.replace("_", "-"), dest=field.name, metavar="…", help=description)

@@ -1,11 +1,12 @@
 """The settings of `shm ssh`, with name, default and reason. Its data directory and its log level are in `Settings`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
-from shm.core.setting_fields import read_settings, setting
+from shm.core.setting_fields import setting, setting_specs
+from shm.core.setting_sources import read_settings
 from shm.core.setting_types import parse_base_url, parse_duration, parse_host, parse_port, parse_positive_int
 
 
@@ -65,6 +66,5 @@ class SshSettings:
 
         Raises ConfigurationError. `Settings.load` checks the names of variables.
         """
-        specs = {field.name: field.metadata["spec"] for field in fields(cls)}
-        values = {name: value for name, (_, value) in read_settings(specs, environment, flags).items()}
+        values = {name: value for name, (_, value) in read_settings(setting_specs(cls), environment, flags).items()}
         return cls(**cast(dict[str, Any], values))

@@ -4,15 +4,16 @@ import argparse
 import os
 import re
 import subprocess
-from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from shm.core.errors import ConfigurationError
+from shm.core.setting_fields import setting_specs
+from shm.core.setting_flags import add_flags
 from shm.core.setting_types import parse_duration, parse_duration_or_zero, parse_positive_int
-from shm.core.settings import Settings, add_flags, setting_specs
+from shm.core.settings import Settings
 from shm.core.ssh_settings import SshSettings
 
 OPERATING_GUIDE = Path(__file__).parent.parent.parent / "docs" / "operating.md"
@@ -66,8 +67,8 @@ def test_other_durations_are_refused(text: str) -> None:
 
 
 def test_only_rate_limits_may_be_zero() -> None:
-    limits = {name for name in setting_specs() if name.startswith("ratelimit_") and name != "ratelimit_enabled"}
-    for name, spec in setting_specs().items():
+    limits = {name for name in setting_specs(Settings) if name.startswith("ratelimit_") and name != "ratelimit_enabled"}
+    for name, spec in setting_specs(Settings).items():
         if name in limits:
             assert not spec.parse("0"), name
         elif spec.parse in (parse_duration, parse_positive_int):
@@ -102,9 +103,9 @@ def test_the_whole_environment_file_of_compose_is_accepted() -> None:
 
 
 def test_each_secret_can_be_in_a_file(tmp_path: Path) -> None:
-    secrets = [spec for spec in setting_specs().values() if spec.is_secret]
+    secrets = [spec for spec in setting_specs(Settings).values() if spec.is_secret]
     assert {"SHM_DB_DSN", "DATABASE_URL", "SHM_ADMIN_TOKEN"} <= {name for spec in secrets for name in spec.variables}
-    assert all(spec.is_secret for spec in setting_specs().values() if not spec.has_flag)
+    assert all(spec.is_secret for spec in setting_specs(Settings).values() if not spec.has_flag)
     for name in ("SHM_DB_DSN", "DATABASE_URL"):
         (tmp_path / name).write_text("host=db password='x '\n")
         assert Settings.load({f"{name}_FILE": str(tmp_path / name)}).dsn == "host=db password='x '"
@@ -180,7 +181,7 @@ def test_a_secret_and_its_file_are_not_both_set(tmp_path: Path) -> None:
 
 def test_the_guide_names_the_file_of_each_secret() -> None:
     guide = OPERATING_GUIDE.read_text()
-    for spec in setting_specs().values():
+    for spec in setting_specs(Settings).values():
         assert all(f"`{name}`" in guide for name in spec.file_variables)
 
 
@@ -194,7 +195,7 @@ def test_every_setting_except_the_secret_has_a_flag_with_its_reason() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser)
     help_text = " ".join(parser.format_help().split())
-    for name, spec in setting_specs().items():
+    for name, spec in setting_specs(Settings).items():
         assert (f"--{name.replace('_', '-')} " in help_text) == (name not in {"admin_token", "github_token"})
         if spec.has_flag:
             assert " ".join(spec.reason.split()) in help_text
@@ -207,13 +208,10 @@ def test_every_setting_has_a_row_with_its_flag_default_and_reason() -> None:
         re.MULTILINE,
     )
     expected = []
-    for field in (*fields(Settings), *fields(SshSettings)):
-        if field.name == "dsn_source":
-            continue
-        spec, default_text = field.metadata["spec"], field.metadata["default_text"]
-        flag = f"`--{field.name.replace('_', '-')}`" if spec.has_flag else "none: it is a secret"
-        default = f"`{default_text}`" if default_text else "–"
-        if field.name == "data_dir":
+    for name, spec in (*setting_specs(Settings).items(), *setting_specs(SshSettings).items()):
+        flag = f"`--{name.replace('_', '-')}`" if spec.has_flag else "none: it is a secret"
+        default = f"`{spec.default}`" if spec.default else "–"
+        if name == "data_dir":
             default = "your data folder; `/var/lib/shm` for root"
         expected.append((", ".join(f"`{name}`" for name in spec.variables), flag, default, spec.reason))
     assert sorted(documented) == sorted(expected)

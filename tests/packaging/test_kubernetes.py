@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 import shm.cli.backup
-from shm.core.settings import Settings, setting_specs
+from shm.core.setting_fields import setting_specs
+from shm.core.settings import Settings
 from shm.server.app import ROUTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +49,7 @@ def test_the_server_accepts_its_settings(tmp_path: Path) -> None:
             (tmp_path / Path(path).name).write_text("host=x password=0123456789012345678901234567890123456789")
             environment[name] = str(tmp_path / Path(path).name)
     assert Settings.load(environment).dsn is not None
-    file_variables = {name for spec in setting_specs().values() for name in spec.file_variables}
+    file_variables = {name for spec in setting_specs(Settings).values() for name in spec.file_variables}
     assert {"SHM_DB_DSN_FILE", "SHM_ADMIN_TOKEN_FILE"} <= file_variables & environment.keys()
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 
 from shm.auth.token_file import TOKEN_FILE
+from shm.core.data_directory import default_data_dir
 from shm.core.errors import ConfigurationError
-from shm.core.settings import default_data_dir
 from shm.core.signals import exit_if_signalled, exit_on_signals, interruptible
 
 HELP = "Open the console on a fleet of simulated installs. The server and the fleet stop when the console ends."
