@@ -284,6 +284,7 @@ def wait_until_refreshed(dsn: str) -> None:
     )
 
 
+@pytest.mark.long
 def test_charts_of_another_window_differ_until_recomputed(
     serve: Callable[..., ServerProcess], database: str, check: Callable[..., Checked]
 ) -> None:

@@ -146,6 +146,7 @@ def instance_id_of(item: dict[str, Any]) -> str:
     return str(item["instance_id"])
 
 
+@pytest.mark.long
 def test_the_export_of_a_large_fleet_needs_little_memory(server: ServerProcess, database: str) -> None:
     """The client reads one chunk, pauses, and then reads the rest."""
     insert_fleet(database, FLEET, KIB_PER_INSTALL)

@@ -263,6 +263,7 @@ def test_a_page_of_large_instances_ends_before_its_limit(
     assert all(len(json.dumps(page)) < 6 * 2**20 for page in result_pages)
 
 
+@pytest.mark.long
 def test_the_intake_continues_while_lists_are_sorted(serve: Callable[..., ServerProcess], database: str) -> None:
     insert_fleet(database, 30_000)
     server = serve(SHM_DB_POOL="3")

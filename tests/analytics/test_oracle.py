@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import fresh_database
 from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
+from tests.support.parameters import long_after
 from tests.support.random_fleets import Fleet, Scenario, run_scenario, scenarios
 from tests.support.server_pool import empty_tables
 from tests.support.server_process import ServerProcess
@@ -37,7 +38,7 @@ class Environment:
     window: timedelta
 
 
-@pytest.fixture(scope="module", params=[30, 2], ids=lambda days: f"window of {days} days")
+@pytest.fixture(scope="module", params=long_after(1, [2, 30]), ids=lambda days: f"window of {days} days")
 def environment(
     request: pytest.FixtureRequest, postgres: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Environment]:

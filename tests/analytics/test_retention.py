@@ -281,6 +281,7 @@ def test_the_intake_acknowledges_everything_during_a_long_rollup(
         assert fetch_chart(server, period) == expected_chart(database, chart_timestamps(server, period), WINDOW)
 
 
+@pytest.mark.long
 def test_a_server_stops_cleanly_during_a_rollup(serve: Callable[..., ServerProcess], database: str) -> None:
     """The next server continues the rollup."""
     fill_with_history(database, 30, 150)
@@ -300,7 +301,8 @@ def test_a_server_stops_cleanly_during_a_rollup(serve: Callable[..., ServerProce
     assert fetch_chart(server, "3m") == expected_chart(database, chart_timestamps(server, "3m"), WINDOW)
 
 
-@pytest.mark.parametrize("days", [7, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("days", [7, 60])
 def test_another_active_window_recomputes_the_series(
     installs: list[Install], serve: Callable[..., ServerProcess], database: str, days: int
 ) -> None:

@@ -14,6 +14,7 @@ from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
+from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 from tests.support.time_travel import shift_times
@@ -106,7 +107,7 @@ def test_a_gap_is_null_and_a_zero_is_zero(server: ServerProcess, background: Bac
     assert body["flags"]["beta"]["true"] == values
 
 
-@pytest.mark.parametrize("offset", [timedelta(microseconds=-1), timedelta(), timedelta(microseconds=1)])
+@pytest.mark.parametrize("offset", long_after(2, [timedelta(), timedelta(microseconds=1), timedelta(microseconds=-1)]))
 def test_a_snapshot_counts_from_its_hour_to_its_windows_end(
     server: ServerProcess, background: BackgroundJobs, database: str, offset: timedelta
 ) -> None:

@@ -187,6 +187,7 @@ def test_the_shell_subscriber_survives_a_killed_server(server: ServerProcess, tm
         assert len(there) == 2
 
 
+@pytest.mark.long
 def test_the_shell_subscriber_lists_again_after_an_unknown_cursor(
     server: ServerProcess, database: str, tmp_path: Path
 ) -> None:

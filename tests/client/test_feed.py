@@ -71,6 +71,7 @@ async def test_the_mirror_equals_a_list_read_while_installs_report(server: Serve
             assert not mirror.events_of(Disconnected, InstanceRemoved)
 
 
+@pytest.mark.long
 async def test_the_feed_runs_while_pages_are_read(server: ServerProcess, database: str) -> None:
     insert_fleet(database, 1000)
     async with make_client(server) as client, mirror_feed(client.feed(page_size=10)) as mirror:
@@ -90,15 +91,14 @@ async def test_a_killed_and_restarted_server_leaves_no_gap(serve: Callable[..., 
     async with make_client(watched) as client, mirror_feed(client.feed(page_size=5)) as mirror:
         await mirror.wait_until(lambda: mirror.is_complete and mirror.is_connected)
         reports = BackgroundReports(installs)
-        for _ in range(2):
-            await asyncio.to_thread(watched.kill)
-            await mirror.wait_until(lambda: not mirror.is_connected)
-            await asyncio.to_thread(act, installs.pop(), "erase")
-            await asyncio.to_thread(watched.start)
-            await mirror.wait_until(lambda: mirror.is_connected)
+        await asyncio.to_thread(watched.kill)
+        await mirror.wait_until(lambda: not mirror.is_connected)
+        await asyncio.to_thread(act, installs.pop(), "erase")
+        await asyncio.to_thread(watched.start)
+        await mirror.wait_until(lambda: mirror.is_connected)
         await reports.stop()
         await mirror.assert_matches_list(client)
-        assert len(mirror.events_of(InstanceRemoved)) >= 2
+        assert mirror.events_of(InstanceRemoved)
         assert mirror.events_of(Listed) == [Listed(complete=False), Listed(complete=True)]  # and no second list
 
 

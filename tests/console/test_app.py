@@ -104,6 +104,7 @@ async def test_the_cursor_stays_on_its_instance_when_rows_move(shared_app_server
         assert console.app.table.cursor_id == instance_id_before
 
 
+@pytest.mark.long
 async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(
     shared_app_server: ServerProcess, app: str
 ) -> None:
@@ -169,6 +170,7 @@ async def test_an_invalid_filter_is_never_kept(shared_app_server: ServerProcess,
         assert len(console.rows()) == 5
 
 
+@pytest.mark.long
 async def test_all_of_many_applications_are_listed(server: ServerProcess) -> None:
     for number in range(55):
         Install(server.url, app_name=f"App {number:02}").enroll()
@@ -185,6 +187,7 @@ async def test_an_unknown_application_differs_from_an_empty_server(shared_app_se
         await console.wait_for_text("There is no application “nobody”")
 
 
+@pytest.mark.long
 async def test_the_values_of_long_keys_stay_aligned(shared_app_server: ServerProcess, app: str) -> None:
     report_fleet(shared_app_server, 1, app, **{"a_key_" + "x" * 100 + "_end": 4711})
     async with open_console(shared_app_server, app) as console:

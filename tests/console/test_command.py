@@ -145,7 +145,7 @@ def test_a_screenshot_shows_the_fleet(server: ServerProcess, tmp_path: Path) -> 
     assert "PIZZAS" in svg
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.long)])
 def test_once_prints_in_any_encoding(server: ServerProcess, encoding: str) -> None:
     """Missing characters get an ASCII form or an escape, and the JSON document keeps its values."""
     Install(server.url, app_name="日本 \U0001f600…").enroll({"sent": 1})

@@ -14,6 +14,7 @@ from tests.support.console_fuzz import START_SIZE, ConsoleFuzz, without_ages
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.installs import Install
 from tests.support.module_server import module_server
+from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess
 
 EVENTS = int(os.environ.get("TEST_FUZZ_EVENTS", "1000"))
@@ -81,7 +82,7 @@ def send_keys(console: DrivenConsole, *keys: str) -> None:
         console.app._driver.process_message(events.Key(key, key if len(key) == 1 else None))
 
 
-@pytest.mark.parametrize("opening", ["ctrl+p", "T", "question_mark", "Y", "ctrl+s"])
+@pytest.mark.parametrize("opening", long_after(1, ["ctrl+p", "T", "question_mark", "Y", "ctrl+s"]))
 async def test_escape_twice_at_once_closes_one_screen(fleet: tuple[ServerProcess, list[Install]], opening: str) -> None:
     async with open_console(fleet[0], "ledger") as console:
         await console.wait_for_text("● live", "SENT")
@@ -93,7 +94,7 @@ async def test_escape_twice_at_once_closes_one_screen(fleet: tuple[ServerProcess
         assert (console.app._exception, len(console.app.screen_stack)) == (None, 1)
 
 
-@pytest.mark.parametrize("opening", ["ctrl+p", "T", "question_mark", "colon"])
+@pytest.mark.parametrize("opening", long_after(1, ["colon", "ctrl+p", "T", "question_mark"]))
 async def test_ctrl_c_closes_what_is_open(fleet: tuple[ServerProcess, list[Install]], opening: str) -> None:
     """It does not ask for the end of the console there."""
     async with open_console(fleet[0], "ledger") as console:
@@ -104,6 +105,7 @@ async def test_ctrl_c_closes_what_is_open(fleet: tuple[ServerProcess, list[Insta
         assert "Ctrl+C again" not in console.screen
 
 
+@pytest.mark.long
 async def test_a_view_of_no_height_with_an_error_is_drawn(fleet: tuple[ServerProcess, list[Install]]) -> None:
     async with run_fault_proxy(fleet[0].port) as proxy, open_console(fleet[0], "ledger", url=proxy.url) as console:
         await console.wait_for_text("● live", "SENT")
@@ -148,6 +150,7 @@ async def test_all_applications_can_be_the_first_place(fleet: tuple[ServerProces
         assert console.app.place.app is None
 
 
+@pytest.mark.long
 async def test_the_theme_under_the_cursor_is_drawn_until_another_is_chosen(
     fleet: tuple[ServerProcess, list[Install]],
 ) -> None:

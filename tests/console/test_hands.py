@@ -129,6 +129,7 @@ async def test_the_sort_order_changes_by_a_key_only(two_apps: tuple[ServerProces
         assert metrics == ["zebras", "apples"]
 
 
+@pytest.mark.long
 async def test_the_wheel_takes_the_cursor_with_it(two_apps: tuple[ServerProcess, str]) -> None:
     async with open_console(two_apps[0], "ledger", (80, 24)) as console:
         await wait_for_rows(console, 30)

@@ -46,6 +46,7 @@ def test_the_console_fills_the_terminal(server_with_60_installs: ServerProcess, 
         assert terminal.wait_for_exit() == 0
 
 
+@pytest.mark.long
 def test_the_console_follows_the_size_of_the_terminal(server: ServerProcess) -> None:
     Install(server.url).enroll({"pizzas_eaten": 1000})
     with open_console(server, (80, 24)) as terminal:
@@ -121,6 +122,7 @@ def test_no_control_sequence_of_an_install_reaches_the_terminal(server: ServerPr
             assert command not in terminal.output
 
 
+@pytest.mark.long
 def test_the_console_survives_a_killed_server_and_catches_up(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"sent": 111})
     with open_console(server, (80, 24)) as terminal:
@@ -175,6 +177,7 @@ def test_the_screen_is_on_the_terminal_while_errors_go_to_a_file(
         terminal.close()
 
 
+@pytest.mark.long
 def test_a_killed_demo_leaves_no_process_and_restores_the_terminal(postgres_dir: Path) -> None:
     terminal = open_shm((80, 24), "demo", "--data-dir", str(postgres_dir), "--instances", "9")
 

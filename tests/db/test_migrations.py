@@ -17,6 +17,7 @@ from tests.support.background_jobs import run_background_jobs
 from tests.support.databases import admin_cursor, empty_database, empty_schema, migrate
 from tests.support.installs import Install
 from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
+from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 from tests.support.subscriber import subscribe
@@ -182,7 +183,7 @@ async def test_a_subscriber_of_the_first_release_resumes_at_its_cursor(
         assert from_zero.cursors == sorted(set(from_zero.cursors))
 
 
-@pytest.mark.parametrize("is_empty", [True, False], ids=["empty", "first release"])
+@pytest.mark.parametrize("is_empty", long_after(1, [False, True]), ids=["first release", "empty"])
 def test_two_servers_that_start_at_once_migrate_once_and_both_serve(
     serve: Callable[..., ServerProcess], database: str, *, is_empty: bool
 ) -> None:
@@ -217,7 +218,7 @@ def test_a_database_of_a_development_version_is_refused_unchanged(empty: str, co
     assert (fetch_rows(empty, SELECT_HISTORY), fetch_rows(empty, SELECT_TABLES)) == before
 
 
-@pytest.mark.parametrize("has_history", [True, False], ids=["without rows", "without the table"])
+@pytest.mark.parametrize("has_history", long_after(1, [True, False]), ids=["without rows", "without the table"])
 def test_tables_that_no_recorded_migration_created_are_refused_unchanged(empty: str, *, has_history: bool) -> None:
     with admin_cursor(empty) as cursor:
         cursor.execute("CREATE TABLE snapshots (id bigint); CREATE TABLE applications (id bigint)")

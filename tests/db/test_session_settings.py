@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.core.settings import Settings
@@ -83,6 +84,7 @@ async def test_every_connection_has_the_settings_that_statements_expect(database
         assert await pool.fetch_value(int, "kpis.count_new_this_week") == 0
 
 
+@pytest.mark.long
 def test_session_settings_of_the_database_or_the_role_stop_no_command(database: str) -> None:
     """Also not a time limit that a transaction of the commands exceeds."""
     set_for_role(database, **ROLE_SETTINGS)

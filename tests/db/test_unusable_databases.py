@@ -12,6 +12,7 @@ from shm.core.errors import ConfigurationError
 from shm.db.embedded_role import ROLE
 from shm.db.schema_checks import DatabaseState, check_version, check_writable
 from tests.support.databases import admin_cursor, create_database, empty_database, migrate, superuser_cursor
+from tests.support.parameters import long_after, long_rows_after
 from tests.support.shm_command import run_shm
 
 COMMANDS = [("serve", "--port", "0"), ("migrate",), ("token", "add", "x")]
@@ -56,7 +57,7 @@ def role_without_rights(dsn: str) -> Iterator[str]:
         cursor.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", long_after(1, COMMANDS))
 def test_a_role_that_may_not_create_tables_is_refused(empty: str, command: tuple[str, ...]) -> None:
     with role_without_rights(empty) as role:
         grant = f'`GRANT USAGE, CREATE ON SCHEMA "public" TO "{role}"`'
@@ -66,7 +67,7 @@ def test_a_role_that_may_not_create_tables_is_refused(empty: str, command: tuple
         assert run_shm("migrate", SHM_DB_DSN=make_dsn(empty, user=role)).returncode == 0
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", long_after(1, COMMANDS))
 def test_a_database_without_a_schema_is_refused(empty: str, command: tuple[str, ...]) -> None:
     with superuser_cursor(empty) as cursor:
         cursor.execute("DROP SCHEMA public")
@@ -78,7 +79,7 @@ def test_a_database_without_a_schema_is_refused(empty: str, command: tuple[str, 
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", pytest.param("SQL_ASCII", marks=pytest.mark.long)])
-@pytest.mark.parametrize("command", [*COMMANDS, *READING_COMMANDS])
+@pytest.mark.parametrize("command", long_after(1, [*COMMANDS, *READING_COMMANDS]))
 def test_a_database_that_cannot_store_every_text_is_refused(
     postgres: str, encoding: str, command: tuple[str, ...]
 ) -> None:
@@ -93,7 +94,7 @@ def test_a_database_that_cannot_store_every_text_is_refused(
 
 
 @pytest.mark.parametrize("is_migrated", [False, True])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", long_after(1, COMMANDS))
 def test_a_read_only_database_is_refused(empty: str, command: tuple[str, ...], *, is_migrated: bool) -> None:
     if is_migrated:
         migrate(empty)
@@ -105,11 +106,14 @@ def test_a_read_only_database_is_refused(empty: str, command: tuple[str, ...], *
 
 @pytest.mark.parametrize(
     ("target", "remedy"),
-    [
-        ("ROLE {role}", 'ALTER ROLE "{role}" SET'),
-        ("ROLE {role} IN DATABASE {database}", 'ALTER ROLE "{role}" IN DATABASE "{database}" SET'),
-        ("DATABASE {database}", 'ALTER DATABASE "{database}" SET'),
-    ],
+    long_rows_after(
+        1,
+        [
+            ("ROLE {role} IN DATABASE {database}", 'ALTER ROLE "{role}" IN DATABASE "{database}" SET'),
+            ("ROLE {role}", 'ALTER ROLE "{role}" SET'),
+            ("DATABASE {database}", 'ALTER DATABASE "{database}" SET'),
+        ],
+    ),
 )
 def test_the_remedy_for_a_read_only_database_works(empty: str, target: str, remedy: str) -> None:
     """It names what has the setting: a role's overrides that of the database."""
@@ -164,7 +168,10 @@ def test_an_old_postgresql_is_refused(number: int) -> None:
     check_version(150000, "15.0", "shm", "DATABASE_URL")
 
 
-@pytest.mark.parametrize("source", ["SHM_DB_DSN", "DATABASE_URL", "SHM_DB_DSN_FILE", "DATABASE_URL_FILE", "--dsn"])
+SOURCES = ["DATABASE_URL_FILE", "--dsn", "SHM_DB_DSN", "DATABASE_URL", "SHM_DB_DSN_FILE"]
+
+
+@pytest.mark.parametrize("source", long_after(2, SOURCES))
 def test_an_error_names_the_variable_that_the_dsn_comes_from(
     postgres: str, database: str, tmp_path: Path, source: str
 ) -> None:
@@ -201,17 +208,20 @@ def test_a_command_that_only_reads_creates_no_schema(empty: str, command: tuple[
 
 @pytest.mark.parametrize(
     "ddl",
-    [
-        "CREATE TABLE tokens (id bigint)",
-        "CREATE VIEW settings AS SELECT 1 AS a",
-        "CREATE TABLE schema_migrations (version varchar PRIMARY KEY)",  # of Ruby on Rails
-        "CREATE TABLE schema_migrations (version bigint, dirty boolean)",  # of golang-migrate
-        "CREATE SEQUENCE erased_identities",
-        "CREATE TABLE schema_migrations (version text, checksum text, applied_at timestamptz)",
-        "CREATE DOMAIN settings AS integer",
-        "CREATE FUNCTION flatten_metrics (jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'",
-        "CREATE INDEX instances_by_cursor ON unrelated (id)",
-    ],
+    long_after(
+        3,
+        [
+            "CREATE TABLE tokens (id bigint)",
+            "CREATE VIEW settings AS SELECT 1 AS a",
+            "CREATE TABLE schema_migrations (version varchar PRIMARY KEY)",  # of Ruby on Rails
+            "CREATE TABLE schema_migrations (version bigint, dirty boolean)",  # of golang-migrate
+            "CREATE SEQUENCE erased_identities",
+            "CREATE TABLE schema_migrations (version text, checksum text, applied_at timestamptz)",
+            "CREATE DOMAIN settings AS integer",
+            "CREATE FUNCTION flatten_metrics (jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'",
+            "CREATE INDEX instances_by_cursor ON unrelated (id)",
+        ],
+    ),
 )
 def test_a_database_of_another_application_is_refused(empty: str, ddl: str) -> None:
     with admin_cursor(empty) as cursor:

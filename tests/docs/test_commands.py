@@ -5,17 +5,16 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import yaml
 
-from shm.cli.main import GROUP, Command
+from shm.cli.main import Command, command_entry_points
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NAMES = {point.name: point for point in entry_points(group=GROUP)}
+NAMES = command_entry_points()
 COMMAND = re.compile(
     rf"^(?:[^\s=]*/)?shm (.*)|\bshm ((?:{'|'.join(NAMES)})\b.*)"
 )  # at the start of a line, or after others

@@ -102,6 +102,7 @@ def test_a_backup_under_load_is_restored_and_checked(postgres_dir: Path, tmp_pat
         moved.terminate()
 
 
+@pytest.mark.long
 def test_two_commands_move_the_data_of_an_older_postgres(postgres_dir: Path, tmp_path: Path) -> None:
     """A restoration into it is refused. The start names the commands."""
     old, new, file = postgres_dir / "data", postgres_dir / "data-18", tmp_path / "shm.dump"

@@ -77,6 +77,7 @@ def test_a_response_other_than_2xx_is_invalid(shared_server: ServerProcess, tmp_
         run_wrk(shared_server.url, unknown_installs, CONNECTIONS, 1)
 
 
+@pytest.mark.long
 @needs_wrk
 def test_missing_responses_of_a_killed_server_are_invalid(server: ServerProcess, database: str, tmp_path: Path) -> None:
     fleet = Fleet(100)

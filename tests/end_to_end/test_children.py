@@ -120,6 +120,7 @@ def test_a_signal_during_initdb_ends_initdb_too(postgres_dir: Path) -> None:
     assert_next_start_works(folder)
 
 
+@pytest.mark.long
 def test_the_demo_ends_after_its_server_and_its_database(postgres_dir: Path) -> None:
     interrupt_initdb(postgres_dir / "data", COMMANDS["demo"], (signal.SIGTERM,), 0.2)
 

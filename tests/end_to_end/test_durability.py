@@ -96,13 +96,13 @@ def check_rounds(cluster: Cluster, each: int, senders: int, rest_s: float) -> No
     assert check(argparse.Namespace(dsn=cluster.dsn, data_dir=None, repair=False)) == 0
 
 
-FORMS = [
-    pytest.param(1, 8, 0.01, id="short"),  # some hundred snapshots a second
-    pytest.param(8, 16, 0.0, id="long", marks=pytest.mark.long),
-]
-
-
-@pytest.mark.parametrize(("each", "senders", "rest_s"), FORMS)
+@pytest.mark.parametrize(
+    ("each", "senders", "rest_s"),
+    [
+        pytest.param(1, 8, 0.01, id="short"),  # some hundred snapshots a second
+        pytest.param(8, 16, 0.0, id="long", marks=pytest.mark.long),
+    ],
+)
 def test_every_202_survives_kills_of_server_and_postgres(
     postgres_dir: Path, each: int, senders: int, rest_s: float
 ) -> None:
@@ -111,12 +111,10 @@ def test_every_202_survives_kills_of_server_and_postgres(
         check_rounds(cluster, each, senders, rest_s)
 
 
-@pytest.mark.parametrize(("each", "senders", "rest_s"), FORMS)
-def test_two_servers_on_one_database_survive_kills_under_load(
-    postgres_dir: Path, each: int, senders: int, rest_s: float
-) -> None:
+@pytest.mark.long
+def test_two_servers_on_one_database_survive_kills_under_load(postgres_dir: Path) -> None:
     with cluster_of_servers(postgres_dir, 2) as cluster:
-        check_rounds(cluster, each, senders, rest_s)
+        check_rounds(cluster, each=8, senders=16, rest_s=0.0)
 
 
 def test_sigterm_answers_requests_in_flight(serve: Callable[..., ServerProcess], database: str) -> None:

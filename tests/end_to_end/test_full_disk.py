@@ -58,6 +58,7 @@ def test_a_full_disk_refuses_snapshots_and_still_serves_reads(cluster: Cluster, 
     assert "Traceback" not in server.log
 
 
+@pytest.mark.long
 def test_postgres_restarts_after_a_full_disk_has_free_space(cluster: Cluster, disk: SmallDisk) -> None:
     (server,) = cluster.servers
     load = Load(cluster.urls, SENDERS)

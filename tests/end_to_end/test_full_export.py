@@ -172,7 +172,7 @@ def test_an_export_moves_everything(source: tuple[Fleet, BackgroundJobs], target
             moved.terminate()
 
 
-@pytest.mark.parametrize("are_deleted", [True, False])
+@pytest.mark.parametrize("are_deleted", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_values_of_charts_older_than_the_raw_snapshots_are_moved(
     source: tuple[Fleet, BackgroundJobs], target: str, tmp_path: Path, are_deleted: bool
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.support import plain_http
 from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor, waiting_statements
+from tests.support.parameters import long_rows_after
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM, run_shm
 
@@ -67,17 +68,20 @@ def test_revoking_the_servers_own_token_says_until_next_start(server: ServerProc
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [
-        (("add", "x" * 101), "1 to 100 printable characters"),
-        (("add", "SHM_ADMIN_TOKEN"), "reserved for the server's own token"),
-        (("add", "x", "--role", "owner"), "invalid choice"),
-        (("add", "x", "--expires", "soon"), "a duration such as"),
-        (("add", "x"), "(SHM_MAX_TOKENS) is reached"),
-        (("remove", str(uuid.UUID(int=0))), "No token has this ID"),
-        (("remove", "x"), "an ID as `shm token list` shows it"),
-        (("list", "--dsn", "host=127.0.0.1 port=1"), "could not be reached within 1 s"),
-        ((), "COMMAND"),
-    ],
+    long_rows_after(
+        3,
+        [
+            (("add", "x" * 101), "1 to 100 printable characters"),
+            (("add", "SHM_ADMIN_TOKEN"), "reserved for the server's own token"),
+            (("add", "x", "--role", "owner"), "invalid choice"),
+            (("add", "x", "--expires", "soon"), "a duration such as"),
+            (("add", "x"), "(SHM_MAX_TOKENS) is reached"),
+            (("remove", str(uuid.UUID(int=0))), "No token has this ID"),
+            (("remove", "x"), "an ID as `shm token list` shows it"),
+            (("list", "--dsn", "host=127.0.0.1 port=1"), "could not be reached within 1 s"),
+            ((), "COMMAND"),
+        ],
+    ),
 )
 def test_a_command_that_fails_prints_one_sentence(database: str, arguments: tuple[str, ...], sentence: str) -> None:
     more = {"SHM_DB_DSN": database, "SHM_START_PATIENCE": "1s", "SHM_MAX_TOKENS": "1"}

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+import pytest
 
 from tests.support import plain_http
 from tests.support.feed_checker import Received
@@ -84,6 +85,7 @@ class WatchedApplication:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.long
 async def test_an_edit_publishes_kpis_at_every_server(serve: Callable[..., ServerProcess]) -> None:
     servers = [serve(), serve()]
     Install(servers[0].url).enroll(METRICS)

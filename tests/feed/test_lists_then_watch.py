@@ -43,7 +43,7 @@ async def test_a_mirror_is_true_at_every_cursor_of_two_servers(
     assert [watcher.resyncs for watcher in group.watchers] == [0] * len(group.watchers)
 
 
-@pytest.mark.parametrize("feeds", [100, pytest.param(20_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("feeds", [30, pytest.param(20_000, marks=pytest.mark.long)])
 async def test_a_mirror_is_true_over_many_reconnects_to_either_server(
     serve: Callable[..., ServerProcess], database: str, seed: int, feeds: int
 ) -> None:
@@ -81,7 +81,7 @@ def move_through(server: ServerProcess, install: Install, moves: Sequence[str | 
             assert install.activate(datetime.now(UTC)).is_success  # an older request does not bring it back
 
 
-@pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize("offline", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_an_install_that_moves_is_in_one_application_only(
     server: ServerProcess, database: str, seed: int, offline: bool
 ) -> None:

@@ -50,10 +50,11 @@ def failures(cluster: Cluster, rng: Random) -> Iterator[tuple[str, Action, Actio
     yield from all_failures
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.long)])
-async def test_a_mirror_is_true_after_servers_or_postgresql_are_killed(
-    postgres_dir: Path, seed: int, rounds: int
-) -> None:
+ROUNDS = 20
+
+
+@pytest.mark.long
+async def test_a_mirror_is_true_after_servers_or_postgresql_are_killed(postgres_dir: Path, seed: int) -> None:
     rng = Random(seed)
     cluster_of_two = cluster_of_servers(postgres_dir, 2)
     cluster = await asyncio.to_thread(cluster_of_two.__enter__)
@@ -64,7 +65,7 @@ async def test_a_mirror_is_true_after_servers_or_postgresql_are_killed(
         async with group.watching(chaos):
             with chaos.running():
                 for description, fail, recover in [
-                    failure for _ in range(rounds) for failure in failures(cluster, rng)
+                    failure for _ in range(ROUNDS) for failure in failures(cluster, rng)
                 ]:
                     print("killed:", description)
                     await asyncio.sleep(rng.uniform(0, MAX_PAUSE_S))

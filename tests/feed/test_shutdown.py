@@ -14,7 +14,7 @@ from tests.support.watcher_group import make_watcher_group
 MAX_UPTIME_S = 1.0  # from a start to the next stop: during start-up, or well after it
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(150, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(150, marks=pytest.mark.long)])
 async def test_subscribers_miss_nothing_when_servers_stop_at_any_time(
     serve: Callable[..., ServerProcess], database: str, seed: int, rounds: int
 ) -> None:

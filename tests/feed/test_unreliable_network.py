@@ -54,9 +54,12 @@ async def dead_subscriber(proxy: ByteProxy, server: ServerProcess) -> AsyncItera
         socket.close()
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(40, marks=pytest.mark.long)])
+ROUNDS = 40
+
+
+@pytest.mark.long
 async def test_a_mirror_is_true_behind_an_unreliable_network(
-    serve: Callable[..., ServerProcess], database: str, seed: int, rounds: int
+    serve: Callable[..., ServerProcess], database: str, seed: int
 ) -> None:
     """The network cuts, delays and loses data. The server finds dead connections."""
     servers = [serve(SHM_FEED_HEARTBEAT="1s"), serve()]
@@ -73,7 +76,7 @@ async def test_a_mirror_is_true_behind_an_unreliable_network(
             with chaos.running():
                 for proxy in proxies:
                     proxy.max_chunk_bytes, proxy.max_delay_s, proxy.cut_after = 600, 0.002, (1, 5_000)
-                for _ in range(rounds):
+                for _ in range(ROUNDS):
                     for proxy in proxies:
                         await asyncio.sleep(1)
                         proxy.mute_all()

@@ -23,8 +23,8 @@ from tests.support.signed_actions import act
 
 pytestmark = pytest.mark.cluster
 
-CROWD = 150  # ordinary installs beside those of each other kind
-SOME = 15
+CROWD = 60  # ordinary installs beside those of each other kind
+SOME = 8
 ACTIVATION = b'{"action":"activate"}'
 
 Answer = tuple[int, str | None]

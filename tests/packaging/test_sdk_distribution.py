@@ -49,10 +49,8 @@ def test_the_source_distribution_builds_the_same_wheel(source: Path, tmp_path: P
     assert {"sdk_tests", "examples", "README.md", "LICENSE"} < {path.name for path in source.iterdir()}
 
 
-@pytest.mark.parametrize(
-    "version",
-    [pytest.param(f"3.{minor}", marks=[pytest.mark.long] if minor != min(MINORS) else []) for minor in MINORS],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("version", [f"3.{minor}" for minor in MINORS])
 def test_the_source_distribution_passes_its_own_tests(source: Path, tmp_path: Path, version: str) -> None:
     interpreter = find_interpreters().get(version)
     if interpreter is None:

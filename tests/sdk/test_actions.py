@@ -233,6 +233,7 @@ def test_roots_choice_can_be_read_by_the_application(client: MakeClient, tmp_pat
     assert client().status().variable == "SHM_TELEMETRY_CAFE_LEDGER"
 
 
+@pytest.mark.long
 def test_a_long_history_is_disclosed_whole(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
     assert telemetry.report_now().sent

@@ -107,7 +107,7 @@ values = st.recursive(
 
 
 @pytest.mark.parametrize(
-    "max_examples", [pytest.param(50, id="short"), pytest.param(2_000, id="long", marks=pytest.mark.long)]
+    "max_examples", [pytest.param(15, id="short"), pytest.param(2_000, id="long", marks=pytest.mark.long)]
 )
 def test_the_server_accepts_sanitized_metrics(max_examples: int) -> None:
     @settings(max_examples=max_examples)

@@ -242,6 +242,7 @@ def test_a_merge_that_was_killed_continues(serve: Callable[..., ServerProcess], 
     assert checked.returncode == 0, checked.stdout
 
 
+@pytest.mark.long
 def test_merges_in_a_circle_end_where_the_last_one_says(quiet: tuple[ServerProcess, BackgroundJobs]) -> None:
     server, background = quiet
     for name in ("One", "Two", "Three"):

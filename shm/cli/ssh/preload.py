@@ -3,9 +3,8 @@
 import gc
 import os
 import signal
-from importlib.metadata import entry_points
 
-from shm.cli.main import GROUP
+from shm.cli.main import command_entry_points
 
 # `shm ssh` ends the fork server, after its consoles: without it, it would not learn of their ends. systemd and a closed
 # terminal signal every process of the group.
@@ -20,8 +19,7 @@ def _set_signal_actions(action: signal.Handlers) -> None:
 _set_signal_actions(signal.SIG_IGN)
 os.register_at_fork(after_in_child=lambda: _set_signal_actions(signal.SIG_DFL))
 
-for point in entry_points(group=GROUP, name="console"):
-    point.load().preload()
+command_entry_points()["console"].load().preload()
 
 gc.collect()
 gc.freeze()  # the garbage collector would copy every page that has an object
