@@ -277,7 +277,7 @@ def test_a_refusal_says_what_was_wanted(fleet: Fleet, text: str, wanted: str) ->
 def test_usual_conditions_have_an_index(
     large_database: psycopg2.extensions.cursor, where: list[str], index: str
 ) -> None:
-    """Of 100,000 instances, the count reads those that match, and not all."""
+    """Of 30,000 instances, the count reads those that match, and not all."""
     plan = explain(large_database, "lists.count_instances", where)
     assert index in plan, plan
     assert "Seq Scan on instances" not in plan, plan
@@ -295,9 +295,9 @@ def test_the_first_page_of_frequent_matches_reads_no_others(
 
 @pytest.fixture(scope="module")
 def large_database(postgres: str) -> Iterator[psycopg2.extensions.cursor]:
-    """A cursor in a database of 100,000 instances, a few of which are pending, revoked or of an old version."""
+    """A cursor in a database of 30,000 instances, a few of which are pending, revoked or of an old version."""
     with fresh_database(postgres) as dsn:
-        insert_fleet(dsn, 100_000)
+        insert_fleet(dsn, 30_000)
         with admin_cursor(dsn) as cursor:
             cursor.execute(RARE_VALUES, [version_rank("1.3.0"), version_rank("1.0"), version_rank("2.0")])
             cursor.execute("VACUUM ANALYZE instances")

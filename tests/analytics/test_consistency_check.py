@@ -240,6 +240,7 @@ def test_a_due_refresh_is_no_difference(
     assert check(dsn) == Checked(0, [])
 
 
+@pytest.mark.long
 def test_check_and_repair_work_under_load(server: ServerProcess, database: str, check: Callable[..., Checked]) -> None:
     """Under load a healthy database has no difference and a corrupt one is repaired."""
     report_fleet(server.url, server.headers)
@@ -309,7 +310,8 @@ def test_charts_of_another_window_differ_until_recomputed(
 
 
 # The hours of the dropped weeks are deleted, or kept.
-@pytest.mark.parametrize("retention", ["60d", pytest.param("110d", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("retention", ["60d", "110d"])
 def test_only_recomputable_values_are_compared_after_drops(
     serve: Callable[..., ServerProcess], database: str, check: Callable[..., Checked], retention: str
 ) -> None:

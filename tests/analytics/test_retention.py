@@ -237,6 +237,7 @@ def test_a_too_short_retention_prevents_the_start(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.long
 def test_a_partition_in_use_is_dropped_later_and_blocks_nothing(
     installs: list[Install], serve: Callable[..., ServerProcess], database: str
 ) -> None:

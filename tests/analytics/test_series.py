@@ -212,6 +212,7 @@ def test_an_application_is_also_found_by_its_name(server: ServerProcess) -> None
     assert by_name["metrics"] == by_slug["metrics"]
 
 
+@pytest.mark.long
 def test_a_long_history_is_rolled_up_as_fast_as_a_short_one(
     server: ServerProcess, background: BackgroundJobs, database: str
 ) -> None:

@@ -195,6 +195,7 @@ def test_a_killed_demo_leaves_no_process_and_restores_the_terminal(postgres_dir:
         terminal.close()
 
 
+@pytest.mark.long
 def test_a_hung_server_is_not_shown_as_live(server: ServerProcess) -> None:
     Install(server.url).enroll({"sent": 111})
     with open_console(server, (80, 24)) as terminal:
@@ -215,6 +216,7 @@ def test_a_hung_server_is_not_shown_as_live(server: ServerProcess) -> None:
         terminal.wait_for_texts("● live")
 
 
+@pytest.mark.long
 def test_ctrl_c_cancels_the_prompt_and_asks_before_the_end(server_with_60_installs: ServerProcess) -> None:
     with open_console(server_with_60_installs, (120, 40)) as terminal:
         terminal.wait_for_texts("● live", "PIZZAS", "60 active of 60")

@@ -88,7 +88,7 @@ async def test_each_view_shows_the_figures_of_the_api(
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("app", ["ledger", "evil"])
+@pytest.mark.parametrize("app", ["evil", pytest.param("ledger", marks=pytest.mark.long)])
 async def test_no_line_of_a_view_is_hostile_or_too_long(
     fleet: tuple[ServerProcess, list[Install]], size: tuple[int, int], app: str
 ) -> None:

@@ -209,7 +209,7 @@ def test_a_command_that_only_reads_creates_no_schema(empty: str, command: tuple[
 @pytest.mark.parametrize(
     "ddl",
     long_after(
-        3,
+        1,
         [
             "CREATE TABLE tokens (id bigint)",
             "CREATE VIEW settings AS SELECT 1 AS a",

@@ -87,6 +87,7 @@ def test_tallies_of_a_seeded_fleet_match_its_instances(database: str) -> None:
         assert cursor.fetchone() == (0,)
 
 
+@pytest.mark.long
 def test_series_of_a_seeded_fleet_match_the_rollup(database: str) -> None:
     seed_fleet(database, SeededFleet(INSTALLS, 12))
     hours, days, versions = _rows(database, HOURS, 5), _rows(database, DAYS, 5), _rows(database, VERSIONS, 2)

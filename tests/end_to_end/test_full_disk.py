@@ -89,6 +89,7 @@ def fill_write_ahead_log(connection: psycopg2.extensions.connection) -> None:
             cursor.execute(f"CREATE TABLE filling_{number} ()")
 
 
+@pytest.mark.long
 def test_a_start_on_a_full_disk_ends_with_a_sentence(cluster: Cluster, disk: SmallDisk) -> None:
     (server,) = cluster.servers
     install = Install(server.url).enroll({"a": 1})

@@ -154,6 +154,7 @@ def is_blocked(database: str, table: str) -> bool:
     return any(part in statement for statement in waiting_statements(database))
 
 
+@pytest.mark.long
 def test_a_rotation_that_is_killed_before_its_commit_changes_nothing(server: ServerProcess, database: str) -> None:
     old = server.admin_token
     with blocked_rotation(server, database) as process:

@@ -101,6 +101,7 @@ async def test_an_install_that_moves_is_in_one_application_only(
         ]
 
 
+@pytest.mark.long
 async def test_a_subscriber_away_too_long_lists_again(
     serve: Callable[..., ServerProcess], database: str, seed: int
 ) -> None:

@@ -142,6 +142,7 @@ def test_figures_within_the_limits_match_the_oracle_while_strangers_flood(serve:
     assert_matches_oracle(server, database, "ledger")
 
 
+@pytest.mark.long
 def test_a_flood_of_keys_grows_the_database_little(serve: Serve, database: str) -> None:
     """25,600 invented keys in a backlog add a thousand rows for keys, not one for each."""
     with run_background_jobs(database) as jobs:

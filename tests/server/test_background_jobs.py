@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
+
 from shm.db.advisory_locks import Lock
 from tests.support.background_jobs import expired_pending_install, wait_until_rolled_up
 from tests.support.clusters import wait_for
@@ -25,6 +27,7 @@ def lock_holders(database: str) -> list[int]:
     return result
 
 
+@pytest.mark.long
 def test_another_server_takes_over_the_background_jobs(serve: Callable[..., ServerProcess], database: str) -> None:
     """One of two servers runs the background jobs. When it is killed, the other one takes over."""
     first = serve()

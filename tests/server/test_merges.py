@@ -211,6 +211,7 @@ def test_days_of_deleted_snapshots_are_merged_too(serve: Callable[..., ServerPro
         assert select_column(database, "SELECT DISTINCT app_slug FROM series_hours") == ["two"]
 
 
+@pytest.mark.long
 def test_a_merge_that_was_killed_continues(serve: Callable[..., ServerProcess], database: str) -> None:
     by_chance = random.Random(7)
     server = serve(**LONG)
@@ -310,6 +311,7 @@ def test_a_refused_merge_changes_no_name(quiet: tuple[ServerProcess, BackgroundJ
     assert server.get("applications/one/kpis").json()["instances"]["active"] == 2
 
 
+@pytest.mark.long
 def test_installs_report_while_their_applications_are_merged_and_deleted(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:

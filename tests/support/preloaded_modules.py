@@ -1,8 +1,9 @@
 """Imported last by the fork server: what a server does at each start and once in a process is done before the fork.
 
 A start reads the SQL, builds the OpenAPI document, compiles the patterns of the routes, and defines its arguments,
-which takes a third of its CPU time. The garbage collector of forked processes leaves the loaded modules alone: a server collects once at
-its start, which takes 30 ms of CPU time, and a copy of each memory page with objects, if it includes all modules.
+which takes a third of its CPU time. The garbage collector of forked processes leaves the loaded modules alone: a server
+collects once at its start, which takes 30 ms of CPU time, and a copy of each memory page with objects, if it includes
+all modules.
 """
 
 import argparse
