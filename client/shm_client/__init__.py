@@ -7,6 +7,7 @@ from .changes import Decision
 from .client import Client, feed
 from .errors import (
     ClientError,
+    IncompatibleServerError,
     InvalidResponseError,
     RefusedError,
     ServerUnavailableError,
@@ -51,6 +52,7 @@ __all__ = [
     "EventPage",
     "FeedEvent",
     "Flag",
+    "IncompatibleServerError",
     "Instance",
     "InstanceRemoved",
     "InstanceUpdated",

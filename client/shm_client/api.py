@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from .errors import InvalidResponseError, ServerUnavailableError
+from .errors import IncompatibleServerError, InvalidResponseError, ServerUnavailableError
 from .figures import AuditEntry, Breakdown, Histogram, Lifecycle, MetricSeries, Period, StoredSnapshot, Token, Versions
 from .http_errors import describe_cause, to_client_error
 from .lean_httpx import httpx
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .messages import Message
 
 API_PATH = "/api/v1/admin"
+API_LEVEL = 1  # of the server that this client works with; the server has the same number
+API_LEVEL_HEADER = "X-API-Level"
 CONNECT_TIMEOUT_S = 5.0
 RESPONSE_TIMEOUT_S = 20.0  # the first page of a large fleet on a busy machine takes a few seconds
 APPLICATIONS_PAGE_SIZE = 1000  # the server's maximum
@@ -312,6 +314,7 @@ class Api:
             self._open_requests[http] -= 1
         if http is self._http:
             self._update_clock_offset(response)
+        _check_api_level(server, response)
         return response
 
     def _decode(self, response: httpx.Response, expected_type: type[T] | Any) -> T:
@@ -324,6 +327,18 @@ class Api:
         except (KeyError, ValueError, TypeError):
             return
         self._clock_offset_s = offset_s if abs(offset_s) > MIN_CLOCK_OFFSET_S else 0.0
+
+
+def _check_api_level(server: str, response: httpx.Response) -> None:
+    """Raises IncompatibleServerError. A proxy's own answer has no level, and is refused for its status or its body."""
+    header = response.headers.get(API_LEVEL_HEADER, "")
+    level = int(header) if header.isdecimal() else API_LEVEL
+    if level < API_LEVEL:
+        reason = f"{server} is too old: upgrade SHM there, to API level {API_LEVEL} or later; it has {level}"
+        raise IncompatibleServerError(reason, is_too_old=True)
+    if level > API_LEVEL:
+        reason = f"{server} is too new: upgrade SHM on this machine, to API level {level}; it has {API_LEVEL}"
+        raise IncompatibleServerError(reason, is_too_old=False)
 
 
 def _list_query(slug: str | None, conditions: Sequence[str], **parameters: object) -> str:

@@ -5,6 +5,7 @@ ClientError
 ├── ServerUnavailableError   no response, or the server is not ready (429, 502, 503, 504)
 ├── UnknownApplicationError  no application has this slug (404)
 ├── InvalidResponseError     the response is not SHM's
+├── IncompatibleServerError  the server's API is older or newer than this client's
 └── TooManyInstancesError    more instances than a feed keeps track of
 """
 
@@ -31,6 +32,14 @@ class UnknownApplicationError(ClientError):
 
 class InvalidResponseError(ClientError):
     """The response does not have the form of SHM's API."""
+
+
+class IncompatibleServerError(ClientError):
+    """The API level of the server is another one than this client's. The message says which side to upgrade."""
+
+    def __init__(self, message: str, *, is_too_old: bool) -> None:
+        super().__init__(message)
+        self.is_too_old = is_too_old
 
 
 class TooManyInstancesError(ClientError):

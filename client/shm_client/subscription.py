@@ -15,6 +15,7 @@ from typing import Self
 from .api import Api
 from .errors import (
     ClientError,
+    IncompatibleServerError,
     InvalidResponseError,
     RefusedError,
     ServerUnavailableError,
@@ -46,8 +47,9 @@ class Subscription:
     `newest`: list and track only this many instances, the last seen ones, and a few more. An instance that drops out is
     reported as removed. Without it all are listed, up to MAX_INSTANCES; beyond that TooManyInstancesError is raised.
 
-    `retry_refusals`: retry after a refused token or an unknown application as after every other error. Otherwise they
-    raise RefusedError and UnknownApplicationError. After an error a new iteration continues from the same state.
+    `retry_refusals`: retry after a refused token, an incompatible server or an unknown application as after every other
+    error. Otherwise they raise RefusedError, IncompatibleServerError and UnknownApplicationError. After an error a new
+    iteration continues from the same state.
 
     `page_size`: instances in a page. A small first page arrives sooner.
     """
@@ -159,7 +161,7 @@ class Subscription:
                     while not self._needs_list:
                         for event in self._apply(await queue.get(self._listing.silence_timeout_s)):
                             yield event
-            except (RefusedError, UnknownApplicationError) as error:
+            except (RefusedError, IncompatibleServerError, UnknownApplicationError) as error:
                 if not self._retry_refusals:
                     raise
                 failure: ClientError = error

@@ -48,7 +48,8 @@ Requests of the vendor have a bearer token; requests of installs are signed.
 
 Every error is `application/problem+json` with a stable `code`. Lists are arrays; the URL of the next page is in the \
 `Link` header. `X-Feed-Cursor` is the feed's cursor of the response's state; with it as `since`, the feed sends every \
-later change. HEAD is supported wherever GET is. Numbers keep all the digits that were sent."""
+later change. `X-API-Level` rises with each change that an older client, or a newer client of an older server, does \
+not work with. HEAD is supported wherever GET is. Numbers keep all the digits that were sent."""
 
 RATE_LIMIT_HEADERS = (
     Header("X-RateLimit-Limit", "The maximum number of requests at the same moment.", int, always=False),

@@ -9,6 +9,7 @@ import pytest
 from textual import events
 
 from shm_tui.model.place import Place, parse_place, render_place
+from shm_tui.palette_screen import Palette
 from tests.support.console import DrivenConsole, open_console
 from tests.support.console_fuzz import START_SIZE, ConsoleFuzz, without_ages
 from tests.support.fault_proxy import run_fault_proxy
@@ -103,6 +104,22 @@ async def test_ctrl_c_closes_what_is_open(fleet: tuple[ServerProcess, list[Insta
         await console.pilot.press("ctrl+c")
         await console.wait_until(lambda: len(console.app.screen_stack) == 1 and not console.app.commands.is_open)
         assert "Ctrl+C again" not in console.screen
+
+
+async def test_a_palette_that_closes_during_a_slow_search_ends_no_console(
+    fleet: tuple[ServerProcess, list[Install]],
+) -> None:
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        await console.pilot.press("ctrl+p")
+        await console.wait_until(lambda: isinstance(console.app.screen, Palette))
+        palette = console.app.screen
+        await console.pilot.press("escape")
+        await console.wait_until(lambda: not palette.query("*"))
+        palette._show_busy = True  # type: ignore[attr-defined] # as a timer of Textual's does
+        palette._list_visible = True  # type: ignore[attr-defined]
+        await console.pilot.pause(0.1)
+        assert console.app._exception is None
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ class FaultProxy:
         self.refuses_connections = False
         self.response_delay_s = 0.0
         self.replacement: tuple[bytes, bytes] | None = None  # old and new, of the same length; applied once
+        self.replacements: dict[bytes, bytes] = {}  # the same, applied to all responses
 
     @property
     def is_replacement_pending(self) -> bool:
@@ -76,6 +77,8 @@ class FaultProxy:
             while chunk := await source.read(CHUNK_BYTES):
                 if self.replacement is not None and self.replacement[0] in chunk:
                     chunk, self.replacement = chunk.replace(*self.replacement), None
+                for old, new in self.replacements.items():
+                    chunk = chunk.replace(old, new)
                 await asyncio.sleep(self.response_delay_s)
                 target.write(chunk)
                 await target.drain()

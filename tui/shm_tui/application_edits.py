@@ -6,7 +6,7 @@ from textual.app import App
 
 from shm_client import ApplicationSettings, BulkChange, Client, ClientError, MetricKey, MetricOverride
 from shm_tui.bulk_decisions import follow_change
-from shm_tui.confirm_screen import YES, ConfirmScreen, PreviewScreen
+from shm_tui.confirm_screen import YES, PreviewScreen
 from shm_tui.form_screen import Field, FormScreen
 from shm_tui.model.views.application import ApplicationView
 from shm_tui.text.formatting import UNKNOWN, plural
@@ -86,29 +86,33 @@ class ApplicationEdits:
 
     def _ask_target(self, settings: ApplicationSettings) -> None:
         """Asks for the other application, then with the number of instances."""
-        targets: list[tuple[str, str]] = []  # its slug, and the question
+        targets: list[ApplicationSettings] = []
 
-        async def preview(values: dict[str, str]) -> str:
-            into = values["into"]
+        async def find(values: dict[str, str]) -> str:
             try:
-                target = await self._client.application(into)
-                change = await self._client.merge_application(settings.slug, into, is_preview=True)
+                targets.append(await self._client.application(values["into"]))
             except ClientError as error:
                 return str(error)
-            targets.append((into, merge_question(settings, target, change.instances)))
             return ""
 
-        def ask(is_previewed: bool | None) -> None:
-            if is_previewed:
-                into, text = targets[-1]
+        async def preview() -> str | None:
+            try:
+                change = await self._client.merge_application(settings.slug, targets[-1].slug, is_preview=True)
+            except ClientError as error:
+                self._notify(str(error))
+                return None
+            return merge_question(settings, targets[-1], change.instances)
+
+        def ask(is_found: bool | None) -> None:
+            if is_found:
                 self._confirm(
-                    ConfirmScreen(text),
+                    PreviewScreen(preview),
                     "Moved",
-                    lambda: self._client.merge_application(settings.slug, into, is_preview=False),
+                    lambda: self._client.merge_application(settings.slug, targets[-1].slug, is_preview=False),
                 )
 
         field = Field("into", "into (slug)", hint="the slug of the other application, such as ledger")
-        self._app.push_screen(FormScreen(f"Merge {settings.name} into another application", [field], preview), ask)
+        self._app.push_screen(FormScreen(f"Merge {settings.name} into another application", [field], find), ask)
 
     def _ask_deletion(self, settings: ApplicationSettings) -> None:
         async def preview() -> str | None:
@@ -125,7 +129,7 @@ class ApplicationEdits:
             lambda: self._client.delete_application(settings.slug, is_preview=False),
         )
 
-    def _confirm(self, screen: ConfirmScreen, done: str, request: Callable[[], Awaitable[BulkChange]]) -> None:
+    def _confirm(self, screen: PreviewScreen, done: str, request: Callable[[], Awaitable[BulkChange]]) -> None:
         def carry_out(answer: str | None) -> None:
             if answer == YES:
                 self._app.run_worker(self._carry_out(done, request), group="edits")

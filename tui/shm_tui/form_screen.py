@@ -68,9 +68,17 @@ class FormScreen(Dialog[bool]):
         self.run_worker(self._submit(), group="save", exclusive=True)
 
     async def _submit(self) -> None:
-        self._status.update("Saving…")
+        self._status.update("Asking the server…   Esc cancel")
+        focused = self.focused
+        self._set_disabled(True)  # keys typed meanwhile are neither input nor an answer to what follows
         error = await self._save({name: field.value.strip() for name, field in self._inputs.items()})
-        if error:
-            self._status.update(f"{error}\n{KEYS}")
-        else:
+        if not error:
             self.dismiss(True)
+            return
+        self._set_disabled(False)
+        self.set_focus(focused)
+        self._status.update(f"{error}\n{KEYS}")
+
+    def _set_disabled(self, is_disabled: bool) -> None:
+        for field in self._inputs.values():
+            field.disabled = is_disabled

@@ -19,7 +19,26 @@ class Palette(CommandPalette):
 
     def dismiss(self, result: object = None) -> AwaitComplete:
         """Closes the palette if it is on top, as `Dialog` does."""
-        return super().dismiss(cast("Any", result)) if self.app.screen is self else AwaitComplete()
+        if self.app.screen is not self:
+            return AwaitComplete()
+        self._stop_busy_countdown()
+        self._stop_no_matches_countdown()
+        return super().dismiss(cast("Any", result))
+
+    def _start_no_matches_countdown(self, search_value: str) -> None:
+        """Says after a while that nothing matches, unless the palette has closed meanwhile."""
+        if self.app.screen is self:
+            super()._start_no_matches_countdown(search_value)
+
+    def _watch__list_visible(self) -> None:
+        """Shows the list. Textual calls this even after it has removed the widgets of a palette that closes."""
+        if self.query("CommandList"):
+            super()._watch__list_visible()
+
+    async def _watch__show_busy(self) -> None:
+        """Shows that a search takes long. Called like the method above."""
+        if self.query("CommandList") and self.query("LoadingIndicator"):
+            await super()._watch__show_busy()
 
     def run_worker(self, *args: Any, **options: Any) -> Worker[Any]:
         """Runs a search. One that finds the palette closed ends, and not the console with it."""

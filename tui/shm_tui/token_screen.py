@@ -57,7 +57,8 @@ class TokenScreen(Dialog[str | None]):
         except TokenError as error:
             self._note.update(str(error))
             return
-        self._note.update("Asking the server…")
+        self._field.disabled = True  # what is typed meanwhile is no answer to the question that follows
+        self._note.update("Asking the server…   Esc cancel")
         self.run_worker(partial(self._try, token), exclusive=True)  # type: ignore[arg-type] # mypy finds no overload
 
     async def _try(self, token: str) -> None:
@@ -66,13 +67,14 @@ class TokenScreen(Dialog[str | None]):
             async with make_client(self._server, token) as client:
                 await client.is_admin()
         except ClientError as error:
+            self._field.disabled = False
+            self._field.focus()
             self._note.update(str(error))
             return
         self._token = token
         if self._kept is None:
             self.dismiss(token)
             return
-        self._field.disabled = True
         self._note.update(f"Keep it in {self._kept.path}, which only you can read?\n\ny keep it   n not")
 
     def action_answer(self, is_kept: bool) -> None:

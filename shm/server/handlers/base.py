@@ -24,6 +24,11 @@ from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, Header, Operation
 from shm.server.http.params import NoQuery, parse_body, parse_query
 from shm.server.services import Services
 
+# The API's number. It rises with each change that an older client, or a newer client of an older server, does not work
+# with; an addition that clients can do without is none. `shm_client` has the same number.
+API_LEVEL = 1
+API_LEVEL_HEADER = "X-API-Level"
+
 PAGE_PARAMETERS = {"after", "before", "around", "offset"}  # of a list: they select the page
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -155,6 +160,7 @@ class Handler(tornado.web.RequestHandler):
         """Called by Tornado for every response."""
         for name, value in problems.FIXED_HEADERS.items():
             self.set_header(name, value)
+        self.set_header(API_LEVEL_HEADER, str(API_LEVEL))
 
     async def dispatch_operation(
         self, declared: Operation, method: Callable[..., Awaitable[object]], path: dict[str, str]

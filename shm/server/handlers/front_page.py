@@ -4,7 +4,7 @@ import msgspec
 
 from shm import __version__
 from shm.auth.tokens import Role
-from shm.server.handlers.base import Handler
+from shm.server.handlers.base import API_LEVEL, Handler
 from shm.server.http.operations import JSON, Operation, operation
 
 HTML = "text/html; charset=utf-8"
@@ -19,6 +19,7 @@ class FrontPage(msgspec.Struct):
     name: str = "SHM"
     description: str = "Self-Hosted Metrics: takes signed reports of aggregate counters from self-hosted software."
     version: str = __version__
+    api_level: int = API_LEVEL
     console: str = "shm console --server ADDRESS"
     documentation: str = "docs/ in the distribution of SHM; docs/quickstart.md is the first page"
     api: str = "api/openapi.json"

@@ -26,6 +26,8 @@ def incomplete_message(session: LiveSession) -> str:
     total, row_count = session.total(), len(session.store.rows)
     if session.connection.phase is Phase.ACCESS_DENIED:
         return f"{session.connection.reason}; :token asks for another"
+    if session.connection.is_lost:
+        return session.connection.reason
     if session.window.is_out_of_reach:
         return "rows so far from both ends are found with a filter, or row by row"
     if session.is_complete and total is not None and total > row_count >= session.store.limit:

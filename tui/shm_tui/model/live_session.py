@@ -19,6 +19,7 @@ from shm_client import (
     Connected,
     Disconnected,
     FeedEvent,
+    IncompatibleServerError,
     InstanceRemoved,
     InstanceUpdated,
     InvalidResponseError,
@@ -47,6 +48,8 @@ class Phase(Enum):
     LIVE = "live"
     DISCONNECTED = "disconnected"
     ACCESS_DENIED = "access denied"
+    SERVER_TOO_OLD = "server too old"
+    SERVER_TOO_NEW = "server too new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,8 @@ class ConnectionStatus:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the server is unavailable or refuses the token."""
-        return self.phase in {Phase.DISCONNECTED, Phase.ACCESS_DENIED}
+        """Whether the server is unavailable or incompatible, or refuses the token."""
+        return self.phase not in {Phase.CONNECTING, Phase.LIVE}
 
 
 @dataclass(slots=True)
@@ -177,6 +180,8 @@ class LiveSession:
 
     def _set_disconnected(self, error: ClientError, retry_in_s: float) -> None:
         phase = Phase.ACCESS_DENIED if isinstance(error, RefusedError) else Phase.DISCONNECTED
+        if isinstance(error, IncompatibleServerError):
+            phase = Phase.SERVER_TOO_OLD if error.is_too_old else Phase.SERVER_TOO_NEW
         since = self.connection.since if self.connection.is_lost else monotonic()
         self.connection = ConnectionStatus(phase, since, monotonic() + retry_in_s, str(error))
 

@@ -30,7 +30,7 @@ def connection_text(connection: ConnectionStatus, silence_s: float = 0.0) -> tup
             if silence_s >= MAX_LIVE_SILENCE_S:
                 return f"◌ no answer for {duration(silence_s)}", "warn"
             return "● live", "good"
-        case Phase.DISCONNECTED | Phase.ACCESS_DENIED:
+        case _:
             wait_s = ceil((connection.next_try or now) - now)
             retry = f"retry in {wait_s}s" if wait_s > 0 else "retrying"
             return f"◌ {connection.phase.value} {duration(now - connection.since)}, {retry}", "bad"
