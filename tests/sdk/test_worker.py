@@ -100,7 +100,9 @@ def test_stop_without_flush_sends_nothing(client: MakeClient, peer: Peer) -> Non
     assert peer.requests == []
 
 
-@pytest.mark.parametrize("arguments", [{}, {"flush": True, "timeout": 0.01}], ids=["without flush", "with flush"])
+@pytest.mark.parametrize(
+    "arguments", [{"timeout": 60}, {"flush": True, "timeout": 0.01}], ids=["without flush", "with flush"]
+)
 def test_stop_does_not_wait_for_a_report(client: MakeClient, peer: Peer, arguments: dict[str, Any]) -> None:
     peer.script("/v1/register", silence)
     telemetry = client()
@@ -108,7 +110,7 @@ def test_stop_does_not_wait_for_a_report(client: MakeClient, peer: Peer, argumen
     peer.wait_for("/v1/register")
     started_at = time.monotonic()
     telemetry.stop(**arguments)
-    assert time.monotonic() - started_at < 1  # without flush, the default timeout does not matter
+    assert time.monotonic() - started_at < 30  # without flush, the timeout does not matter
     assert len(telemetry_threads()) == 1
     peer.close()
     join_telemetry_threads()
