@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from shm.core.errors import DatabaseBusy
 from shm.db.clock import DatabaseClock
 
 T = TypeVar("T")
@@ -19,6 +20,7 @@ T = TypeVar("T")
 TTL_FACTOR = 20.0  # lifetime as a multiple of the computing time
 MAX_TTL_S = 60.0  # maximum lifetime
 MAX_ENTRIES = 64  # results
+MAX_WAITING = 200  # requests: dashboards of a large team at once; later ones would time out before their turn
 
 AsOf = datetime
 
@@ -30,12 +32,25 @@ class SingleFlightCache:
         self._clock = clock
         self._entries: OrderedDict[Hashable, tuple[float, AsOf, Any]] = OrderedDict()
         self._lock = asyncio.Lock()
+        self._waiting = 0
 
     async def get(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> tuple[AsOf, T]:
-        """The time of a result and the result. Exceptions of `compute` propagate."""
+        """The time of a result and the result.
+
+        Exceptions of `compute` propagate. Raises DatabaseBusy if too many requests wait for a computation already.
+        """
         entry = self._lookup(key)
         if entry is not None:
             return entry
+        if self._waiting >= MAX_WAITING:
+            raise DatabaseBusy(f"{self._waiting} requests wait for figures of a whole fleet")
+        self._waiting += 1
+        try:
+            return await self._compute(key, compute)
+        finally:
+            self._waiting -= 1
+
+    async def _compute(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> tuple[AsOf, T]:
         async with self._lock:
             entry = self._lookup(key)  # another request has computed it meanwhile
             if entry is not None:

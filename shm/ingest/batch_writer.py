@@ -34,8 +34,8 @@ MAX_BACKLOGS_PER_INSTANCE = 2
 # that a batch holds the writers' lock grows with them, and every other snapshot waits for it.
 MAX_BATCH_LEAVES = 4_000
 
-# The same of a batch with new keys, values or versions, whose statement takes longer for each leaf.
-MAX_NEW_KEYS_BATCH_LEAVES = 2_000
+# The same of a batch with new keys, values or versions, whose statement takes several times as long for each leaf.
+MAX_NEW_KEYS_BATCH_LEAVES = 500
 
 _encoder = msgspec.json.Encoder()
 

@@ -17,7 +17,7 @@ from shm.ingest.group_commit import BatchLimits, GroupCommit
 from shm.ingest.key_limits import aggregation_limits
 from shm.ingest.payloads import Registration
 
-MAX_MOVES = 10  # of installs to another application, each with all of its values, in one transaction
+MAX_MOVES = 4  # of installs to another application, each with all of its values, in one transaction
 MAX_BATCH = 100  # registrations or confirmations in one transaction: some milliseconds under the writers' lock
 MAX_BATCH_HINTS = 128 * 1024  # bytes of hints, beyond which a batch takes no more: some ten milliseconds under the lock
 
@@ -44,7 +44,7 @@ class Confirmation(StrEnum):
     UNKNOWN = "unknown"
     ERASED = "erased"
     REPLAYED = "replayed"
-    DEFERRED = "deferred"  # never returned: the key is confirmed again
+    DEFERRED = "deferred"  # never returned by `confirm`: the key waits for a later batch
 
 
 class _NewRegistration(msgspec.Struct):
@@ -148,10 +148,16 @@ class EnrolmentWriter:
         action_hash: bytes | None,
         hints: msgspec.Raw | None,
     ) -> Confirmation:
-        """Returns after the confirmation is committed. Raises Overloaded."""
+        """Returns after the confirmation is committed. Raises Overloaded.
+
+        A deferred one is queued again, so other writes take their turn between the moves of many installs.
+        """
         request_id = None if action_hash is None else str(uuid.uuid4())
         row = _KeyConfirmation(instance_id, public_key, signed_at, action_hash, request_id, hints)
-        return await self._confirmations.submit(instance_id, row)
+        result = Confirmation.DEFERRED
+        while result is Confirmation.DEFERRED:
+            result = await self._confirmations.submit(instance_id, row)
+        return result
 
     async def run(self) -> None:
         """The writer tasks. Runs until cancelled; cancel it only after all calls have returned."""
@@ -163,23 +169,11 @@ class EnrolmentWriter:
         return [RegistrationResult(row.verdict) for row in sorted(rows, key=lambda row: row.position)]
 
     async def _write_confirmations(self, batch: Sequence[_KeyConfirmation]) -> list[Confirmation]:
-        results: dict[int, Confirmation] = {}
-        remaining = list(enumerate(batch))
-        while remaining:
-            members = [member for _, member in remaining]
-            rows = await self._database.fetch(
-                _Confirmed, "enrolment.confirm_batch", batch=_encode(members), **self._limits
-            )
-            deferred = []
-            for row in rows:
-                index, member = remaining[row.position - 1]
-                results[index] = Confirmation(row.verdict)
-                if results[index] is Confirmation.DEFERRED:
-                    deferred.append((index, member))
-                if row.unranked_version is not None:
-                    await self._rank(member.instance_id, row.unranked_version)
-            remaining = deferred
-        return [results[index] for index in range(len(batch))]
+        rows = await self._database.fetch(_Confirmed, "enrolment.confirm_batch", batch=_encode(batch), **self._limits)
+        for row in rows:
+            if row.unranked_version is not None:
+                await self._rank(batch[row.position - 1].instance_id, row.unranked_version)
+        return [Confirmation(row.verdict) for row in sorted(rows, key=lambda row: row.position)]
 
     async def _rank(self, instance_id: str, version: str) -> None:
         row = {"instance_id": instance_id, "app_version": version, "version_rank": version_rank(version)}

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, closing
 import psycopg2
 import pytest
 
-from shm.analytics import filtered_kpis, instance_pages
+from shm.analytics import filtered_kpis, instance_pages, single_flight_cache
 from shm.analytics.histogram import read_histogram
 from shm.analytics.instances import InstanceConditions, InstanceFilter
 from shm.analytics.scan_limiter import MAX_WAITING, ScanLimiter
@@ -38,6 +38,27 @@ async def test_a_histogram_over_a_filter_waits_for_its_turn(database: str) -> No
         await asyncio.wait(waiting)
         await occupied.aclose()
         assert await read(InstanceConditions(version="1.0")) == 0
+
+
+async def test_requests_that_wait_for_figures_of_a_fleet_have_a_limit(database: str) -> None:
+    """Those that wait get the result. A further request for a figure that is not cached is refused."""
+    released = asyncio.Event()
+
+    async def compute() -> int:
+        await released.wait()
+        return 1
+
+    async with Database.connect(Settings.load({}), database, size=1) as pool:
+        cache = SingleFlightCache(pool.clock)
+        waiting = [
+            asyncio.create_task(cache.get(number % 2, compute)) for number in range(single_flight_cache.MAX_WAITING)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(DatabaseBusy):
+            await cache.get(0, compute)
+        released.set()
+        assert {result for _, result in await asyncio.gather(*waiting)} == {1}
+        assert (await cache.get(2, compute))[1] == 1
 
 
 async def test_a_scan_has_one_time_limit(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,8 @@ def test_installs_that_change_their_application_together_create_it(server: Serve
     for install in installs:
         assert install.register(app_name="Three").status_code == 200
     send_at_once(server, database, [activation(install, (200, None)) for install in installs])
+    moves = select_column(database, "SELECT count(*) FROM instances GROUP BY xmin::text")
+    assert max(moves) <= MAX_MOVES, "in one transaction"
     assert "three" in {each["slug"] for each in server.get("applications").json()}
     assert {item["app_slug"] for item in server.get("instances").json()} == {"three"}
     assert_matches_oracle(server, database)

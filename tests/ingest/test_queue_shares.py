@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 
 import httpx
 
+from shm.ingest.batch_writer import MAX_NEW_KEYS_BATCH_LEAVES
 from tests.support.databases import admin_cursor, waiting_statements
 from tests.support.installs import Install
-from tests.support.prometheus_scrape import sample_value, scrape
+from tests.support.prometheus_scrape import sample_deltas, sample_value, scrape
 from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import ago, backlog
@@ -65,6 +66,16 @@ def test_known_keys_do_not_wait_for_new_ones_of_the_same_batch(
         assert not new.done()
         no_keys.execute("ROLLBACK")
         assert new.result().status_code == 202
+
+
+def test_other_writes_take_turns_between_batches_with_new_keys(server: ServerProcess) -> None:
+    """Eight snapshots of the maximum size take as many statements as the limit of leaves requires, and not one."""
+    install = Install(server.url).enroll({"n": 0})
+    members = [{"timestamp": ago(each), "metrics": {f"k{each}_{key}": 1 for key in range(256)}} for each in range(8)]
+    with sample_deltas(server) as deltas:
+        assert backlog(install, members).status_code == 202
+    assert deltas.by("shm_intake_batch_commit_seconds_count") >= 1 + 8 * 256 / (MAX_NEW_KEYS_BATCH_LEAVES + 256)
+    assert MAX_NEW_KEYS_BATCH_LEAVES < 1_000, "milliseconds for each hundred leaves under the writers' lock"
 
 
 def test_a_backlog_confirms_the_key_of_a_pending_install_once(server: ServerProcess) -> None:
