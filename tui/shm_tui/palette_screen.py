@@ -35,10 +35,10 @@ class Palette(CommandPalette):
         if self.query("CommandList"):
             super()._watch__list_visible()
 
-    async def _watch__show_busy(self) -> None:
-        """Shows that a search takes long. Called like the method above."""
-        if self.query("CommandList") and self.query("LoadingIndicator"):
-            await super()._watch__show_busy()
+    def _watch__show_busy(self) -> None:  # type: ignore[override] # nothing awaits a coroutine of a closed palette
+        """Shows that a search takes long, as Textual's method does. Called like the method above."""
+        self.query("LoadingIndicator").set_class(self._show_busy, "--visible")
+        self.query("CommandList").set_class(self._show_busy, "--populating")
 
     def run_worker(self, *args: Any, **options: Any) -> Worker[Any]:
         """Runs a search. One that finds the palette closed ends, and not the console with it."""
