@@ -1,8 +1,8 @@
 """Compares derived data with its sources, which end in the raw snapshots, and repairs the derived data from them.
 
-The comparisons are in `sql/queries/check.sql`. Each is one statement, so it is correct while servers write. The repairs
-are in `repair.sql`, under the same names. This module compares the ranks of versions, because Python computes them.
-Differences are read in pages and are not kept in memory, so their number is not limited.
+The comparisons are in `sql/queries/check.sql` and `check_charts.sql`. Each is one statement, so it is correct while
+servers write. The repairs are in `repair.sql`, under the same names. This module compares the ranks of versions,
+because Python computes them. Differences are read in pages and are not kept in memory, so their number is not limited.
 """
 
 import asyncio
@@ -208,10 +208,11 @@ async def _compare(connection: Connection, name: str) -> AsyncIterator[list[Diff
     if name in ("orphans", "instances"):
         parameters["until"] = await connection.fetch_value(int, "series.select_settled_cursor")
     if name == "series":
-        (series,) = await connection.fetch(_SeriesSettings, "check.select_series_settings")
+        (series,) = await connection.fetch(_SeriesSettings, "check_charts.select_settings")
         if series.stale:
             yield [STALE]
             return
         parameters["active_window"] = series.active_window
-    async for page in connection.fetch_pages(Difference, f"check.{name}", PAGE_SIZE, **parameters):
+    file = "check_charts" if name == "series" else "check"
+    async for page in connection.fetch_pages(Difference, f"{file}.{name}", PAGE_SIZE, **parameters):
         yield page

@@ -1,5 +1,21 @@
 -- The changes of the series that follow from snapshots.
 
+-- part: run_leaves
+-- `each`: what the series sum of a run `r`: its numbers and booleans, and its version.
+    CROSS JOIN LATERAL (
+        SELECT
+            jsonb_typeof(leaf.value) AS metric_type, leaf.key, '' AS value,
+            CASE jsonb_typeof(leaf.value)
+                WHEN 'number' THEN leaf.value::numeric
+                ELSE (leaf.value = 'true'::jsonb)::int
+            END AS total
+        FROM jsonb_each(r.leaves) leaf
+        WHERE jsonb_typeof(leaf.value) <> 'string'
+        UNION ALL
+        SELECT
+            CASE WHEN r.app_version IS NULL THEN 'other_versions' ELSE 'version' END, '', coalesce(r.app_version, ''), 0
+    ) each
+
 -- part: hours
 -- `hours`: the changes of KPIs at hours' ends that follow from `runs`. A run is a snapshot with the end of its
 -- validity, before this statement (`was_rolled`: in the series, `ended_at`) and after it (`is_rolled`, `ends_at`).
@@ -22,19 +38,7 @@ run_sums AS (
         sum(each.total) AS total,
         count(*) AS instances
     FROM hourly_runs r
-    CROSS JOIN LATERAL (
-        SELECT
-            jsonb_typeof(leaf.value) AS metric_type, leaf.key, '' AS value,
-            CASE jsonb_typeof(leaf.value)
-                WHEN 'number' THEN leaf.value::numeric
-                ELSE (leaf.value = 'true'::jsonb)::int
-            END AS total
-        FROM jsonb_each(r.leaves) leaf
-        WHERE jsonb_typeof(leaf.value) <> 'string'
-        UNION ALL
-        SELECT
-            CASE WHEN r.app_version IS NULL THEN 'other_versions' ELSE 'version' END, '', coalesce(r.app_version, ''), 0
-    ) each
+-- use: run_leaves
     WHERE r.had_points <> r.has_points OR (r.has_points AND r.old_end <> r.new_end)
     GROUP BY
         r.app_slug, each.metric_type, each.key, each.value, r.first, r.old_end, r.new_end, r.had_points, r.has_points

@@ -1,4 +1,4 @@
--- Repairs of the differences that the comparisons of the same name in check.sql find.
+-- Repairs of the differences that the comparisons of the same title in check.sql and check_charts.sql find.
 --
 -- A repair computes each row that differs anew from its source. Leaves, instances, versions and absences have a short
 -- source, which the repair reads under the lock of the table's writers. The source of a tally or of an hour is all
