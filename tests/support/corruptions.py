@@ -94,7 +94,8 @@ CORRUPTIONS = {
         ", counted ",
     ),
     "an extra tally": (
-        "INSERT INTO tallies VALUES ('ghost', 'string', 'plan', E'a\\x1b]52;c', 0, 2, 0, 1)",
+        "INSERT INTO tallies VALUES ('ghost', 'string', 'plan', E'a\\x1b]52;c', 0, 2, 0, 1)"
+        " ON CONFLICT (app_slug, metric_type, key, value) DO UPDATE SET instances = 2, counted_instances = 1",
         "tallies: ghost, string, plan, a�]52;c: is 0 over 2, counted 0 over 1, should be 0 over 0, counted 0 over 0",
         "",
     ),
@@ -105,7 +106,8 @@ CORRUPTIONS = {
         ":00:00+00: is ",
     ),
     "an extra hour": (
-        "INSERT INTO series_hours VALUES ('ghost', 'version', '', '9.9', date_trunc('hour', now()), 0, 3)",
+        "INSERT INTO series_hours VALUES ('ghost', 'version', '', '9.9', date_trunc('hour', now()), 0, 3)"
+        " ON CONFLICT (app_slug, metric_type, key, value, at) DO UPDATE SET instances = 3",
         "series_hours: ghost, version, 9.9, 20",
         ":00:00+00: is 0 over 3, should be 0 over 0",
     ),
@@ -116,7 +118,8 @@ CORRUPTIONS = {
         " 00:00:00+00: is ",
     ),
     "an extra day": (
-        "INSERT INTO series_days VALUES ('ledger', 'number', 'ghost', '', '2020-02-02 00:00Z', 2.50, 3)",
+        "INSERT INTO series_days VALUES ('ledger', 'number', 'ghost', '', '2020-02-02 00:00Z', 2.50, 3)"
+        " ON CONFLICT (app_slug, metric_type, key, value, at) DO UPDATE SET total = 2.50, instances = 3",
         "series_days: ledger, number, ghost, 2020-02-02 00:00:00+00: is 2.5 over 3, should be 0 over 0",
         "",
     ),
