@@ -37,8 +37,8 @@ from tests.support.shared_servers import HonestInstalls, SeededServer, ServerWit
 settings.register_profile("any_speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any_speed")
 
-# A shell starts its background jobs with SIGINT ignored, and `nohup` its command with SIGHUP ignored. The programs under
-# test would inherit that.
+# A shell starts its background jobs with SIGINT ignored, and `nohup` its command with SIGHUP ignored. The programs
+# under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
