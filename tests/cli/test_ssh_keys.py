@@ -1,17 +1,13 @@
 """`shm ssh add`, `list` and `remove`, and the files with the keys."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncssh
 import pytest
 
 from shm.cli.ssh import host_key
-from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, encode_public_key, parse_public_key
+from shm.cli.ssh.authorized_keys import parse_public_key
 from shm.cli.ssh.console_process import terminal_encoding
-from shm.cli.ssh.server import Connection, SshServer
 from shm.core.errors import ConfigurationError
-from shm.core.ssh_settings import SshSettings
 from tests.support.databases import fresh_database
 from tests.support.shm_command import run_shm
 from tests.support.ssh import NEEDS_CLIENT, USER, make_key
@@ -66,19 +62,6 @@ def test_the_host_key_is_made_once_and_only_for_its_owner(tmp_path: Path) -> Non
     file.write_text("x")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         host_key.load_or_create(tmp_path)
-
-
-def test_a_connection_accepts_one_key_only(tmp_path: Path) -> None:
-    """A viewer who also asks for the admin's public key must not get the admin's role."""
-    keys = AuthorizedKeys(tmp_path)
-    made = {name: asyncssh.generate_private_key("ssh-ed25519") for name in ("admin", "viewer", "stranger")}
-    for name in ("admin", "viewer"):
-        keys.add(AuthorizedKey(name, encode_public_key(made[name]), name, "token", datetime.now(UTC)))
-    server = SshServer(SshSettings(), keys, made["stranger"])
-    for first, second in (("viewer", "admin"), ("admin", "viewer")):
-        connection = Connection(server)
-        asked = ("stranger", first, second, first)
-        assert [connection.validate_public_key("x", made[name]) for name in asked] == [False, True, False, True]
 
 
 @pytest.mark.parametrize(

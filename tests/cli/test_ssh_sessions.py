@@ -15,6 +15,7 @@ from asyncssh.packet import String, UInt32
 from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, encode_public_key
 from shm.cli.ssh.console_process import ConsoleProcess, start_fork_server
 from shm.cli.ssh.server import SshServer
+from shm.cli.ssh.session import ConsoleSession
 from shm.core.ssh_settings import SshSettings
 from tests.support.server_process import free_port
 
@@ -23,11 +24,18 @@ CIPHER = "aes128-gcm@openssh.com"  # with it, asyncssh still decrypts what follo
 
 
 @asynccontextmanager
-async def logged_in(data_dir: Path) -> AsyncIterator[tuple[SshServer, asyncssh.SSHClientConnection]]:
-    """A server in this process, with a client after its login. At the end the server stops."""
-    key = asyncssh.generate_private_key("ssh-ed25519")
+async def logged_in(
+    data_dir: Path, client_factory: Callable[[list[asyncssh.SSHKeyPair]], asyncssh.SSHClient] | None = None
+) -> AsyncIterator[tuple[SshServer, asyncssh.SSHClientConnection]]:
+    """A server in this process, with a client after its login. At the end the server stops.
+
+    A factory gets the authorized keys of Ana and of Vic. Without one, the client has Ana's.
+    """
+    private = {name: asyncssh.generate_private_key("ssh-ed25519") for name in ("Ana", "Vic")}
+    pairs = asyncssh.load_keypairs(list(private.values()))
     keys = AuthorizedKeys(data_dir)
-    keys.add(AuthorizedKey("Ana", encode_public_key(key), "token-id", "token", datetime.now(UTC)))
+    for name, key in private.items():
+        keys.add(AuthorizedKey(name, encode_public_key(key), f"token of {name}", "token", datetime.now(UTC)))
     server = SshServer(SshSettings(port=free_port()), keys, asyncssh.generate_private_key("ssh-ed25519"))
     stop = asyncio.Event()
     running = asyncio.create_task(server.run(stop))
@@ -35,7 +43,8 @@ async def logged_in(data_dir: Path) -> AsyncIterator[tuple[SshServer, asyncssh.S
         async with asyncio.timeout(LIMIT_S):
             options = {
                 "known_hosts": None,
-                "client_keys": [key],
+                "client_keys": None if client_factory else pairs[:1],
+                "client_factory": (lambda: client_factory(list(pairs))) if client_factory else None,
                 "agent_path": None,
                 "config": None,
                 "encryption_algs": CIPHER,
@@ -75,6 +84,39 @@ def test_a_session_of_a_connection_that_has_ended_takes_no_place(tmp_path: Path)
             client.send_packet(MSG_CHANNEL_OPEN, String("session"), UInt32(0), UInt32(65_536), UInt32(32_768))
             await wait_until(lambda: not server.connections)
             assert not server.has_session(connection)
+
+    asyncio.run(scenario())
+
+
+class ManyKeys(asyncssh.SSHClient):
+    """Asks for keys one after the other: an unknown one, then authorized ones. It can sign with the last one only."""
+
+    def __init__(self, pairs: list[asyncssh.SSHKeyPair]) -> None:
+        self._pairs = [*asyncssh.load_keypairs([asyncssh.generate_private_key("ssh-ed25519")]), *pairs]
+
+    def public_key_auth_requested(self) -> asyncssh.SSHKeyPair | None:
+        """Called by asyncssh for the next key."""
+        if len(self._pairs) > 1:
+            self._pairs[0].sign = refuse_to_sign  # type: ignore[method-assign]
+        return self._pairs.pop(0) if self._pairs else None
+
+
+def refuse_to_sign(_: bytes) -> bytes:
+    """What a client does whose user does not confirm the use of a key, or has unplugged it."""
+    raise ValueError
+
+
+@pytest.mark.parametrize("signer", ["Ana", "Vic"])
+def test_a_session_has_the_role_of_the_key_that_signed(tmp_path: Path, signer: str) -> None:
+    """Whatever other authorized keys the client asks for before it."""
+
+    async def scenario() -> None:
+        factory = lambda pairs: ManyKeys(pairs if signer == "Vic" else pairs[::-1])  # noqa: E731
+        async with logged_in(tmp_path, factory) as (server, _):
+            (connection,) = server.connections
+            session = connection.session_requested()
+            assert isinstance(session, ConsoleSession)
+            assert session.key.name == signer
 
     asyncio.run(scenario())
 

@@ -1,5 +1,6 @@
 """The console over SSH, with the real OpenSSH client."""
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -93,6 +94,16 @@ def test_everything_but_a_console_is_refused(ssh: SshProcess, tmp_path: Path) ->
             target.accept()
     assert not reaches_socket(ssh, tmp_path / "socket")
     assert not [line for line in ssh.log.splitlines() if "served" not in line and ("127.0.0.1" in line or USER in line)]
+
+
+def test_a_client_that_offers_several_keys_gets_in_with_the_one_it_has(ssh: SshProcess, tmp_path: Path) -> None:
+    """Unknown keys come first, then an authorized one whose private key is not on the client's machine."""
+    for number in range(4):
+        make_key(tmp_path / f"stranger{number}")
+    shutil.copy(ssh.folder / "ana.pub", tmp_path / "unplugged.pub")
+    keys = [*(f"stranger{number}" for number in range(1, 4)), "unplugged", str(ssh.folder / "vic")]
+    login = ssh.connect(str(tmp_path / "stranger0"), *(f"-i{tmp_path / key}" for key in keys), "-T")
+    assert (login.returncode, "needs a terminal" in login.stderr) == (1, True), login.stderr
 
 
 def test_a_lost_connection_leaves_no_console_and_no_subscriber(ssh: SshProcess) -> None:

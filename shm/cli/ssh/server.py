@@ -190,7 +190,7 @@ class Connection(asyncssh.SSHServer):
 
     def __init__(self, server: SshServer) -> None:
         self._server = server
-        self._key: AuthorizedKey | None = None  # the only one with which this connection can log in
+        self._key: AuthorizedKey | None = None  # the last one that was asked for; after the login, the verified one
         self._offered_keys = 0
         self._used_at = monotonic()  # when it last had a session, or its login
 
@@ -217,18 +217,19 @@ class Connection(asyncssh.SSHServer):
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Whether a key is authorized. asyncssh then verifies that the client has its private key.
+        """Whether a key is authorized. A client asks for each of its keys, and then logs in with one that it can use.
 
-        A client may ask for a key that it does not have. So after an authorized one, the connection accepts no other:
-        the session's role is that of the key that was verified, in whatever order a client asks and signs.
+        With a signature, asyncssh calls this for the key that signed, verifies the signature, and completes the login,
+        all within one step of the event loop. So `auth_completed` finds the verified key here, in whatever order a
+        client asks and signs.
         """
+        self._key = None
         self._offered_keys += 1
         if self._offered_keys > MAX_OFFERED_KEYS:
             self.abort()
             return False
-        authorized_key = self._server.find_key(encode_public_key(key))
-        self._key = self._key or authorized_key
-        return authorized_key is not None and authorized_key == self._key
+        self._key = self._server.find_key(encode_public_key(key))
+        return self._key is not None
 
     def auth_completed(self) -> None:
         """Called by asyncssh after the login."""
