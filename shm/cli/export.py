@@ -57,7 +57,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     everything.add_argument(
         "--erased",
         action="store_true",
-        help="Write hashes of the erased installs, which `shm restore --erased` erases from a restored backup again.",
+        help="Write hashes of the erased installs, which `shm restore --erased` erases from a restored backup again. "
+        "What a list in --output has and the database lacks stays.",
     )
     parser.add_argument("--app", metavar="…", help="Only instances of this application (slug or name).")
     parser.add_argument("--q", metavar="…", help="Only instances with this text in ID, version, environment or mode.")
@@ -103,8 +104,11 @@ def _run_records(args: argparse.Namespace) -> int:
         flag = "--all" if args.all else "--erased"
         raise ConfigurationError(f"{flag} writes everything, so it cannot be combined with {', '.join(unused)}.")
 
+    replaces_list = args.erased and args.output and args.output.is_file() and args.output.stat().st_size
+    earlier = erased_list.load_list(args.output) if replaces_list else None
+
     async def write_erased(database: Database, settings: Settings, write: Write) -> int:
-        async with aclosing(erased_list.read_list(database, settings)) as chunks:
+        async with aclosing(erased_list.read_list(database, settings, earlier)) as chunks:
             async for chunk in chunks:
                 write(chunk)
         return 0

@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from io import BufferedReader, FileIO
+from io import FileIO
 from pathlib import Path
 
 from shm.cli import database_command
@@ -15,7 +15,7 @@ from shm.db.backup import RestoredData, check_format, complete_restore, read_dat
 from shm.db.database import Database
 from shm.db.migrations import migrate
 from shm.db.schema_checks import DatabaseState
-from shm.ingest.erased_list import ErasedList, erase_again, parse_list
+from shm.ingest.erased_list import ErasedList, erase_again, load_list
 from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     def restore() -> int:
         settings = database_command.load_flags(args)
-        erased = None if args.erased is None else _read_erased(args.erased)
+        erased = None if args.erased is None else load_list(args.erased)
         if args.file is not None:
             with _open(args.file) as file:
                 check_format(file)  # before a data directory is created
@@ -66,7 +66,14 @@ def run(args: argparse.Namespace) -> int:
 def _restore(settings: Settings, dsn: str, file: FileIO, erased: ErasedList | None) -> None:
     state = run_cancellable(_read_state(settings, dsn))
     restore_backup(dsn, state, file)
-    restored = run_cancellable(_complete(settings, dsn))
+    try:
+        restored = run_cancellable(_complete(settings, dsn))
+    except BaseException:
+        print_message(
+            f"The backup is in the database {state.database}, but is not ready for a server: remove what was restored, "
+            "and run the command again with an empty database or a new data directory."
+        )
+        raise
     print_message(_describe(restored))
     if erased is None:
         print_message("Installs that were erased after the backup are in it: --erased erases them again.")
@@ -99,11 +106,6 @@ def _open(path: Path) -> FileIO:
         return FileIO(path)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
-
-
-def _read_erased(path: Path) -> ErasedList:
-    with _open(path) as file:
-        return parse_list(BufferedReader(file), str(path))
 
 
 def _describe(restored: RestoredData) -> str:

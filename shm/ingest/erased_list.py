@@ -6,6 +6,7 @@ it (`SHM_MAX_SNAPSHOT_AGE`). Only the database with the same hash key, or a rest
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import msgspec
@@ -63,17 +64,42 @@ _decoder: msgspec.json.Decoder[ListHeader | ErasedInstall | ListEnd] = msgspec.j
 _encoder = msgspec.json.Encoder()
 
 
-async def read_list(database: Database, settings: Settings) -> AsyncGenerator[bytes, None]:
-    """The lines of the list, several at a time."""
+async def read_list(
+    database: Database, settings: Settings, earlier: ErasedList | None = None
+) -> AsyncGenerator[bytes, None]:
+    """The lines of the list, several at a time.
+
+    With the `earlier` list that it replaces, erasures of that list which the database lacks stay: it may be a restored
+    backup, whose erasures are not repeated yet. Raises ConfigurationError if that list is another database's.
+    """
     now = database.clock.now()
+    complete_since = now - settings.max_snapshot_age
     key = await database.fetch_value(str, "erasure.select_hash_key_name")
     assert key is not None  # noqa: S101  # one row
-    yield _encoder.encode(ListHeader(FORMAT, VERSION, now, now - settings.max_snapshot_age, key)) + b"\n"
+    if earlier is not None and earlier.header.database != key:
+        raise ConfigurationError(
+            f"{earlier.name} is the list of another database, whose backups need it: it was not replaced. Move it away "
+            "if those are gone."
+        )
+    missing = {each.id_hash: each for each in (earlier.installs if earlier else []) if each.erased_at > complete_since}
+    yield _encoder.encode(ListHeader(FORMAT, VERSION, now, complete_since, key)) + b"\n"
     installs, after = 0, ""
     while page := await database.fetch(ErasedInstall, "erasure.select_erased", after=after, limit=PAGE_SIZE):
         yield _encoder.encode_lines(page)
         installs, after = installs + len(page), page[-1].id_hash
-    yield _encoder.encode(ListEnd(installs)) + b"\n"
+        for each in page:
+            missing.pop(each.id_hash, None)
+    yield _encoder.encode_lines(missing.values())
+    yield _encoder.encode(ListEnd(installs + len(missing))) + b"\n"
+
+
+def load_list(path: Path) -> ErasedList:
+    """Reads the list of a file. Raises ConfigurationError."""
+    try:
+        with path.open("rb") as file:
+            return parse_list(file, str(path))
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def parse_list(file: BinaryIO, name: str) -> ErasedList:

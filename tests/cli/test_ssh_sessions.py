@@ -97,7 +97,7 @@ class ManyKeys(asyncssh.SSHClient):
     def public_key_auth_requested(self) -> asyncssh.SSHKeyPair | None:
         """Called by asyncssh for the next key."""
         if len(self._pairs) > 1:
-            self._pairs[0].sign = refuse_to_sign  # type: ignore[method-assign]
+            self._pairs[0].sign = refuse_to_sign  # type: ignore[assignment, method-assign]
         return self._pairs.pop(0) if self._pairs else None
 
 

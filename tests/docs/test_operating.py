@@ -22,6 +22,8 @@ def test_the_documented_commands_back_up_and_restore(postgres: str, postgres_dir
     blocks = re.findall(r"^```sh\n(.*?)^```", BACKUP, re.MULTILINE | re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines() if line.startswith("shm ") and "|" not in line]
     assert len(commands) == 8
+    commands += re.findall(r"^(?:[\d*/]+ ){5} *\S+/(shm .*)$", BACKUP, re.MULTILINE)  # of the crontab
+    assert len(commands) == 10
     with empty_database(postgres) as dsn:
         for command in commands:
             arguments = shlex.split(command, comments=True)[1:]
@@ -31,6 +33,7 @@ def test_the_documented_commands_back_up_and_restore(postgres: str, postgres_dir
                 ("/var/lib/shm-restored", postgres_dir / "restored"),
                 ("/var/lib/shm-new", postgres_dir / "new"),
                 ("/var/backups/shm", postgres_dir / "backups"),
+                ("/var/backups/shm/erased.jsonl", postgres_dir / "backups/erased.jsonl"),
                 ("postgresql:///shm_restored", dsn),
             ):
                 arguments = [str(path) if argument == name else argument for argument in arguments]

@@ -16,6 +16,7 @@ from psycopg2.extensions import make_dsn
 from shm.core.errors import ConfigurationError
 from shm.db.advisory_locks import Lock
 from shm.db.client_programs import find_program, run_client
+from shm.db.postgres_programs import packaged_programs
 from tests.support import plain_http
 from tests.support.clusters import embedded_cluster, wait_for
 from tests.support.databases import admin_cursor, empty_database, migrate, select_column
@@ -229,6 +230,7 @@ def test_what_was_erased_after_a_backup_is_erased_again(
     assert f"{damaged}, line 6: the list ends before its last line" in refused
     other = tmp_path / "other.jsonl"
     other.write_text(re.sub('"database":"[0-9a-f]+"', f'"database":"{"0" * 64}"', erased.read_text()))
+    assert "was not replaced" in refusal("export", "--erased", "--output", str(other), SHM_DB_DSN=database)
     erase_again = ("restore", "--erased", str(erased))
     assert "has no data of SHM" in refusal(*erase_again, SHM_DB_DSN=empty)
     refused = refusal("restore", str(dump), "--erased", str(other), SHM_DB_DSN=empty)
@@ -257,6 +259,23 @@ def test_what_was_erased_after_a_backup_is_erased_again(
             assert late.json()["code"] == "signed_before_erasure"
     finally:
         restored.terminate()
+
+
+@pytest.mark.long
+def test_an_interrupted_restoration_says_how_to_begin_anew(database: str, empty: str, tmp_path: Path) -> None:
+    """The signal arrives after the data, while the schema is brought up to date."""
+    file = tmp_path / "shm.dump"
+    run("backup", "--output", str(file), SHM_DB_DSN=database)
+    with admin_cursor(empty) as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.MIGRATIONS])
+        command = [*SHM, "restore", str(file)]
+        process = subprocess.Popen(command, env=os.environ | {"SHM_DB_DSN": empty}, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: select_column(empty, WAITING_SQL) == [1], "the migration")
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "is not ready for a server: remove what was restored" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_damaged_backup_leaves_the_database_empty(database: str, empty: str, tmp_path: Path) -> None:
@@ -297,6 +316,11 @@ def test_what_is_missing_is_said_in_a_sentence(postgres: str, empty: str, postgr
             cursor.execute("CREATE TABLE invoices (id bigint)")
         run_client(find_program("pg_dump", "18"), "--format=custom", f"--file={tmp_path / 'other'}", dsn=other)
     assert "is a dump of another application" in refusal("restore", str(tmp_path / "other"), SHM_DB_DSN=empty)
+    packaged = packaged_programs("18")
+    assert packaged is not None
+    for tls in ("sslmode=require", "sslrootcert=system sslmode=verify-full"):
+        with pytest.raises(ConfigurationError, match=r"has no TLS: install .*`apt install postgresql-client-18`"):
+            run_client(packaged / "pg_dump", "--format=custom", dsn=f"{empty} {tls}")
     with pytest.raises(ConfigurationError, match=r"pg_dump of PostgreSQL 99, .*`apt install postgresql-client-99"):
         find_program("pg_dump", "99")
     with pytest.raises(ConfigurationError, match="sslpassword"):

@@ -1,14 +1,17 @@
 """The list of erased installs: one row for each, and of two erasures the later one counts after a restoration."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 
+import msgspec
 import pytest
 
+from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings
 from shm.ingest import erased_list
-from shm.ingest.erased_list import ErasedList, erase_again, parse_list, read_list
+from shm.ingest.erased_list import ErasedInstall, ErasedList, erase_again, parse_list, read_list
 from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
@@ -28,9 +31,9 @@ def background(database: str) -> Iterator[BackgroundJobs]:
         yield jobs
 
 
-def read(background: BackgroundJobs) -> ErasedList:
+def read(background: BackgroundJobs, earlier: ErasedList | None = None) -> ErasedList:
     async def read_lines() -> bytes:
-        return b"".join([lines async for lines in read_list(background.database, SETTINGS)])
+        return b"".join([lines async for lines in read_list(background.database, SETTINGS, earlier)])
 
     return parse_list(BytesIO(background.runner.run(read_lines())), "the list")
 
@@ -68,3 +71,22 @@ def test_an_install_that_is_erased_twice_is_listed_once(
     listed = read(background).installs
     assert len({each.id_hash for each in listed}) == len(listed) == len(installs)
     assert min(each.erased_at for each in listed) > datetime.now(UTC) - timedelta(hours=1)
+
+
+def test_a_list_keeps_what_a_restored_database_lacks(
+    background: BackgroundJobs, server: ServerProcess, database: str
+) -> None:
+    """While it could still be restored. The list of another database is not replaced."""
+    install = Install(server.url).enroll({"n": 1})
+    assert act(install, "erase").status_code == 200
+    first = read(background)
+    (erased,) = first.installs
+    expired = ErasedInstall("0" * 64, "1" * 64, datetime.now(UTC) - SETTINGS.max_snapshot_age)
+    first.installs.append(expired)
+    assert read(background, first).installs == [erased]
+    execute(database, "DELETE FROM erased_identities")
+    assert read(background).installs == []
+    assert read(background, first).installs == [erased]
+    other = replace(first, header=msgspec.structs.replace(first.header, database="0" * 64))
+    with pytest.raises(ConfigurationError, match="is the list of another database"):
+        read(background, other)

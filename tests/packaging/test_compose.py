@@ -18,6 +18,7 @@ from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import make_dsn, parse_dsn
 
 import shm.cli.backup
+import shm.cli.export
 import shm.cli.ssh.command
 from shm.cli.ssh.key_directory import DIRECTORY
 from shm.core.setting_types import parse_duration
@@ -252,7 +253,12 @@ def test_the_backup_container_runs_the_command() -> None:
     parsed = parser.parse_args(arguments.split()[1:])
     assert backup["volumes"] == [f"backups:{parsed.directory}"]
     assert parsed.keep == 7
-    assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0
+    (arguments,) = re.findall(r"^ *shm (export .*)$", command, re.MULTILINE)
+    parser = argparse.ArgumentParser()
+    shm.cli.export.configure(parser)
+    export = parser.parse_args(arguments.split()[1:])
+    assert (export.erased, export.output.parent) == (True, parsed.directory)
+    assert subprocess.run(["sh", "-n", "-c", command.replace("$$", "$")], check=False).returncode == 0
     owned = [value for name, value in INSTRUCTIONS if name == "RUN" and "--owner=shm" in value]
     assert str(parsed.directory) in owned[0].split()  # a new volume gets the owner of the image's directory
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 import shm.cli.backup
+import shm.cli.export
 from deploy import dashboard
 from shm.core.instruments import METRICS
 from shm.core.settings import Settings
@@ -218,7 +219,7 @@ def test_a_proxy_writes_no_address_of_a_client(
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("unit", ["shm.service", "shm-backup.service", "shm-ssh.service"])
+@pytest.mark.parametrize("unit", ["shm.service", "shm-backup.service", "shm-erased.service", "shm-ssh.service"])
 def test_the_systemd_units_have_a_sandbox(unit: str) -> None:
     command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(DEPLOY / unit)]
     rating = re.search(rf"exposure level for {re.escape(unit)}: ([\d.]+)", subprocess.check_output(command, text=True))
@@ -238,16 +239,28 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_timer_backs_up_the_database_of_the_service() -> None:
-    server, backup = ((DEPLOY / name).read_text() for name in ("shm.service", "shm-backup.service"))
-    for line in ("User=shm", "Environment=SHM_DATA_DIR=/var/lib/shm", "EnvironmentFile=-/etc/shm/shm.env"):
-        assert f"\n{line}\n" in server
-        assert f"\n{line}\n" in backup
-    (command,) = re.findall(r"^ExecStart=/opt/shm/bin/shm (.*)", backup, re.MULTILINE)
-    parser = argparse.ArgumentParser()
-    shm.cli.backup.configure(parser)
-    arguments = parser.parse_args(command.split()[1:])
+def test_the_timers_use_the_database_of_the_service() -> None:
+    """Both write into one directory."""
+    server, backup, erased = (
+        (DEPLOY / name).read_text() for name in ("shm.service", "shm-backup.service", "shm-erased.service")
+    )
+    sandbox = server.partition("\nUMask=")[2].partition("\n\n")[0]
+    for text in (server, backup, erased):
+        assert sandbox in text
+        for line in ("User=shm", "Environment=SHM_DATA_DIR=/var/lib/shm", "EnvironmentFile=-/etc/shm/shm.env"):
+            assert f"\n{line}\n" in text
+    arguments = parse_command(backup, shm.cli.backup.configure)
     assert (arguments.directory, arguments.keep) == (Path("/var/lib/shm-backup"), 7)
+    export = parse_command(erased, shm.cli.export.configure)
+    assert (export.erased, export.output.parent) == (True, arguments.directory)
+
+
+def parse_command(unit: str, configure: Callable[[argparse.ArgumentParser], None]) -> argparse.Namespace:
+    """The arguments of the command that a unit runs."""
+    (command,) = re.findall(r"^ExecStart=/opt/shm/bin/shm (.*)", unit, re.MULTILINE)
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    return parser.parse_args(command.split()[1:])
 
 
 def exported_names() -> set[str]:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import shm.cli.backup
+import shm.cli.export
 from shm.core.setting_fields import setting_specs
 from shm.core.settings import Settings
 from shm.server.app import ROUTES
@@ -21,16 +22,17 @@ MANIFESTS: list[dict[str, Any]] = list(yaml.safe_load_all(TEXT))
 OLDEST, NEWEST = "1.29", "1.36"
 
 
-def manifest(kind: str) -> dict[str, Any]:
-    """The manifest of a kind."""
-    (found,) = [each for each in MANIFESTS if each["kind"] == kind]
+def manifest(kind: str, name: str | None = None) -> dict[str, Any]:
+    """The only manifest of a kind, or the one with a name."""
+    (found,) = [each for each in MANIFESTS if each["kind"] == kind and name in (None, each["metadata"]["name"])]
     return found
 
 
 def pods() -> Iterator[dict[str, Any]]:
     """The specifications of all pods."""
     yield manifest("Deployment")["spec"]["template"]["spec"]
-    yield manifest("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    for name in ("shm-backup", "shm-erased"):
+        yield manifest("CronJob", name)["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
@@ -85,16 +87,25 @@ def test_selectors_match_the_servers_only() -> None:
     labels = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
     assert manifest("Service")["spec"]["selector"] == labels
     assert manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
-    assert manifest("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"] != labels
+    for name in ("shm-backup", "shm-erased"):
+        job = manifest("CronJob", name)["spec"]["jobTemplate"]["spec"]
+        assert job["template"]["metadata"]["labels"] != labels
 
 
-def test_the_backup_is_a_command_of_shm() -> None:
-    _, pod = pods()
-    (container,) = pod["containers"]
-    parser = argparse.ArgumentParser()
-    shm.cli.backup.configure(parser)
-    arguments = parser.parse_args(container["args"][1:])
-    assert container["args"][0] == "backup"
-    (mount,) = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "backups"]
-    assert arguments.directory.is_relative_to(mount)
-    assert arguments.keep == 7
+def test_the_jobs_run_commands_of_shm() -> None:
+    """Both write into the volume of the backups."""
+    _, *jobs = pods()
+    parsed, mounts = [], set()
+    for pod, command in zip(jobs, (shm.cli.backup, shm.cli.export), strict=True):
+        (container,) = pod["containers"]
+        parser = argparse.ArgumentParser()
+        command.configure(parser)
+        assert f"shm.cli.{container['args'][0]}" == command.__name__
+        parsed.append(parser.parse_args(container["args"][1:]))
+        mounts |= {each["mountPath"] for each in container["volumeMounts"] if each["name"] == "backups"}
+    (mount,) = mounts
+    backup, export = parsed
+    assert backup.directory.is_relative_to(mount)
+    assert backup.keep == 7
+    assert export.erased
+    assert export.output.parent == Path(mount)
