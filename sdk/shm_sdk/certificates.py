@@ -6,7 +6,9 @@
     the system's authorities      without a variable
     certifi                       where the system has none and the host has certifi
 
-Certificates and names are verified in every case.
+Certificates and names are verified in every case. OpenSSL loads a file of authorities as a whole, which takes a
+megabyte, and of a directory with hashed names only what verifies the server. So the system's directory is tried first,
+where it has one, and its file only if that does not verify the server.
 """
 
 import ssl
@@ -23,13 +25,19 @@ class NoAuthoritiesError(OSError):
     """There are no certificate authorities, or the named ones cannot be read."""
 
 
-def create_context(environment: Mapping[str, str]) -> ssl.SSLContext:
-    """A verifying context. Raises NoAuthoritiesError."""
+def create_context(environment: Mapping[str, str], *, with_all_authorities: bool = True) -> ssl.SSLContext:
+    """A verifying context. Raises NoAuthoritiesError.
+
+    Without `with_all_authorities` it may lack some of the system's.
+    """
     openssl_variable = next((name for name in OPENSSL_VARIABLES if environment.get(name)), None)
     if openssl_variable is None:
         for variable in BUNDLE_VARIABLES:
             if path := environment.get(variable):
                 return _load_bundle(variable, Path(path))
+        directory = ssl.get_default_verify_paths().capath
+        if not with_all_authorities and ssl.SSLContext.__module__ == "ssl" and _has_hashed_names(directory):
+            return ssl.create_default_context(capath=directory)
     context = ssl.create_default_context()
     if _has_authorities(context):
         return context
@@ -55,12 +63,17 @@ def _has_authorities(context: ssl.SSLContext) -> bool:
     places = ssl.get_default_verify_paths()
     if places.cafile and Path(places.cafile).stat().st_size:
         return True
-    if places.capath and any(Path(places.capath).glob("*.[0-9]")):
+    if _has_hashed_names(places.capath):
         return True
     try:
         return context.cert_store_stats()["x509_ca"] > 0  # of Windows
     except NotImplementedError:  # the host's `truststore` asks the system itself
         return True
+
+
+def _has_hashed_names(directory: str | None) -> bool:
+    """Whether OpenSSL finds authorities in it."""
+    return directory is not None and any(Path(directory).glob("*.[0-9]"))
 
 
 def _load_certifi() -> ssl.SSLContext:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from shm_sdk.names import directory_name
+from shm_sdk.names import directory_name, is_uuid
 from shm_sdk.opt_out import parse_bool, unquote
 
 DEFAULT_INTERVAL_S = 3600.0
@@ -171,20 +171,15 @@ def _parse_consent(value: object) -> str:
 
 def _parse_identity(environment: Mapping[str, str]) -> tuple[str, str]:
     """SHM_INSTANCE_ID and SHM_PRIVATE_KEY, two empty strings without them. The messages do not quote the key."""
-    import re
-    import uuid
-
     instance_id = unquote(environment.get("SHM_INSTANCE_ID", ""))
     private_key = unquote(environment.get("SHM_PRIVATE_KEY", ""))
     if not instance_id and not private_key:
         return "", ""
     if not instance_id or not private_key:
         raise ConfigurationError("SHM_INSTANCE_ID and SHM_PRIVATE_KEY must be set together")
-    try:
-        is_uuid = str(uuid.UUID(instance_id)) == instance_id.lower()
-    except ValueError:
-        is_uuid = False
-    if not is_uuid:
+    import re
+
+    if not is_uuid(instance_id):
         raise ConfigurationError("SHM_INSTANCE_ID must be a UUID, such as one of `python -m uuid`")
     if len(private_key) not in HEX_KEY_LENGTHS or not re.fullmatch("[0-9a-fA-F]+", private_key):
         raise ConfigurationError("SHM_PRIVATE_KEY must be 64 hex digits, or 128 with the public key")

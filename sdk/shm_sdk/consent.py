@@ -5,7 +5,6 @@ notice    the same, after a notice was shown once; the first report follows afte
 opt-in    reports nothing before the user agrees; metrics that are new since then are left out until asked again
 """
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from typing import NamedTuple
 from shm_sdk.choice import Choice, read_choice, timestamp, write_choice
 from shm_sdk.configuration import Configuration
 from shm_sdk.diagnostics import Notices
+from shm_sdk.digests import hash_hex
 from shm_sdk.names import telemetry_variable
 from shm_sdk.outcome import Outcome, Result
 from shm_sdk.snapshot import EPHEMERAL_KEY, Json
@@ -154,7 +154,7 @@ def hash_name(name: str) -> str:
     One hash for each name, and not one for all: it shows which metrics are new, and that one is no longer collected
     needs no new question.
     """
-    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:HASH_DIGITS]
+    return hash_hex(name.encode(errors="surrogatepass"))[:HASH_DIGITS]
 
 
 def select(metrics: Mapping[str, Json], allowed: frozenset[str], prefix: str = "") -> dict[str, Json]:

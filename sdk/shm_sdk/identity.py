@@ -17,7 +17,7 @@ from typing import NamedTuple
 from shm_sdk import signing
 from shm_sdk.configuration import DATA_FOLDER, Configuration, user_data_dir
 from shm_sdk.files import write_exclusively
-from shm_sdk.names import directory_name, is_exact, official_slug
+from shm_sdk.names import directory_name, is_exact, is_uuid, official_slug
 from shm_sdk.storage import is_disposable
 
 FILE_NAME = "metrics_identity.json"
@@ -197,8 +197,6 @@ def _read_file(path: Path) -> Identity | None:
 
 def _parse(content: bytes) -> Identity | None:
     """The identity in a file's content, None if a part is invalid or the parts do not match."""
-    import uuid
-
     try:
         document = json.loads(content)
         if not isinstance(document, dict):
@@ -209,7 +207,7 @@ def _parse(content: bytes) -> Identity | None:
                 break
         else:
             return None
-        if str(uuid.UUID(instance_id)) != instance_id.lower():
+        if not is_uuid(instance_id):
             return None
         private, public = bytes.fromhex(private_hex), bytes.fromhex(public_hex)
         if len(private) != 2 * KEY_BYTES or private[KEY_BYTES:] != public:
@@ -224,14 +222,20 @@ def _parse(content: bytes) -> Identity | None:
     )
 
 
+def _generate_uuid() -> str:
+    """A random UUID (RFC 9562, version 4)."""
+    random = bytearray(os.urandom(16))
+    random[6], random[8] = random[6] & 0x0F | 0x40, random[8] & 0x3F | 0x80
+    digits = random.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
 def _generate_document(app_name: str) -> bytes:
     """A new identity in the format of the official Go client, so that the client could use it."""
-    import uuid
-
     seed = signing.generate_seed()
     public = signing.library.derive_public_key(seed)
     document = {
-        "instance_id": str(uuid.uuid4()),
+        "instance_id": _generate_uuid(),
         "private_key": (seed + public).hex(),
         "public_key": public.hex(),
         "app_name": app_name,

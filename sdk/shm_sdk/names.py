@@ -1,5 +1,9 @@
 """Names that derive from the application's name: of its files, its directories and its variables. Pure."""
 
+import re
+
+from shm_sdk.digests import hash_hex
+
 # How the official clients replace accented letters in file names. They drop all other non-ASCII letters.
 ACCENTS = str.maketrans("àáâãäåèéêëìíîïòóôõöùúûüýÿñç _", "aaaaaaeeeeiiiiooooouuuuyync--")
 
@@ -15,14 +19,17 @@ def directory_name(app_name: str) -> str:
     slug = official_slug(app_name)
     if is_exact(app_name):
         return slug
-    import hashlib
-
-    return f"{slug}-{hashlib.sha256(app_name.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    return f"{slug}-{hash_hex(app_name.encode(errors='surrogatepass'))[:8]}"
 
 
 def is_exact(app_name: str) -> bool:
     """Whether the slug keeps every letter. Otherwise two applications may have the same slug."""
     return all(_is_slug_character(letter) for letter in app_name.lower().translate(ACCENTS))
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it is a UUID with its hyphens. The module `uuid` would load a third of a megabyte."""
+    return re.fullmatch("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text) is not None
 
 
 def telemetry_variable(app_name: str) -> str:

@@ -96,10 +96,14 @@ class DeadlineSocket:
         """Closes the socket."""
         self._socket.close()
 
-    def start_tls(self, host: str) -> None:
+    def start_tls(self, host: str, *, with_all_authorities: bool) -> None:
         """Encrypts the connection; raises OSError unless the host proves its name."""
         self._socket.settimeout(remaining_s(self.deadline))
-        self._socket = _tls_context().wrap_socket(self._socket, server_hostname=to_ascii(host).decode())
+        context, name = _tls_context(with_all_authorities), to_ascii(host)
+        # For bytes, the ssl module does not load Python's codec of names. Replacements of it take text only.
+        is_original = type(context).__module__ == "ssl"
+        server_name = name if is_original else name.decode()
+        self._socket = context.wrap_socket(self._socket, server_hostname=server_name)
 
     def settimeout_until_deadline(self) -> None:
         """Limits the next operation; raises TimeoutError past the deadline."""
@@ -176,11 +180,12 @@ def _address_infos(host: bytes, port: int, flags: int) -> list[AddressInfo]:
 
 
 @functools.cache
-def _tls_context() -> "SSLContext":
+def _tls_context(with_all_authorities: bool) -> "SSLContext":
     """One verifying context for all clients of the process: loading the system's certificates takes milliseconds."""
     from shm_sdk.certificates import create_context
 
-    with forking.import_lock:
-        import encodings.idna  # noqa: F401  # ssl uses it for every name
-
-    return create_context(os.environ)
+    context = create_context(os.environ, with_all_authorities=with_all_authorities)
+    if type(context).__module__ != "ssl":
+        with forking.import_lock:
+            import encodings.idna  # noqa: F401  # it uses it for every name
+    return context

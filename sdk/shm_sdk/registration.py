@@ -1,10 +1,10 @@
 """The data that an install sends when it registers. It registers again when any of them changes."""
 
-import hashlib
 from contextlib import suppress
 
 from shm_sdk import snapshot, system
 from shm_sdk.configuration import Configuration
+from shm_sdk.digests import hash_hex
 from shm_sdk.hints import HintDocument, Hints
 from shm_sdk.identity import Identity
 from shm_sdk.state import State
@@ -53,4 +53,4 @@ class Registration:
 
     def _hash(self, identity: Identity, state: State) -> str:
         members = {"server_url": self._configuration.server_url, **self.members(identity, state)}
-        return hashlib.sha256(snapshot.encode_json(members)).hexdigest()
+        return hash_hex(snapshot.encode_json(members))

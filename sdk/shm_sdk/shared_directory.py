@@ -13,6 +13,7 @@ from pathlib import Path
 from shm_sdk import forking
 from shm_sdk.choice import read_choice
 from shm_sdk.configuration import Configuration
+from shm_sdk.digests import hash_hex
 from shm_sdk.names import directory_name
 from shm_sdk.state import StateFile
 
@@ -90,12 +91,11 @@ def _candidates(configuration: Configuration) -> Iterator[Path]:
 
 def _temporary_path(configuration: Configuration) -> Path:
     with forking.import_lock:
-        import hashlib
         import tempfile
 
     key = f"{configuration.data_dir}\0{configuration.app_name}".encode(errors="surrogatepass")
     user = os.getuid() if hasattr(os, "getuid") else ""
-    return Path(tempfile.gettempdir()) / f"shm-telemetry-{user}-{hashlib.sha256(key).hexdigest()[:16]}"
+    return Path(tempfile.gettempdir()) / f"shm-telemetry-{user}-{hash_hex(key)[:16]}"
 
 
 def _is_private(path: Path) -> bool:

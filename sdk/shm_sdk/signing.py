@@ -10,7 +10,8 @@ import sys
 from contextlib import suppress
 from typing import Protocol
 
-SEED_BYTES = 32
+SEED_BYTES = 32  # as many as a public key has
+SIGNATURE_BYTES = 64
 CRYPTOGRAPHY = "cryptography.hazmat.primitives.asymmetric.ed25519"
 
 
@@ -25,6 +26,58 @@ class Library(Protocol):
 
     def is_valid(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
         """Whether the signature is of this message, by this key."""
+
+
+class Sodium:
+    """The library inside PyNaCl, without the three quarters of PyNaCl's memory that are not for signing.
+
+    PyNaCl does not promise its module `_sodium`: raises ImportError where it is missing or signs in another way.
+    """
+
+    def __init__(self) -> None:
+        from nacl._sodium import ffi, lib  # type: ignore[import-not-found]  # an extension module without types
+
+        try:
+            self._ffi = ffi
+            self._derive = lib.crypto_sign_seed_keypair
+            self._sign = lib.crypto_sign
+            self._open = lib.crypto_sign_open
+            seed = bytes(SEED_BYTES)
+            works = lib.sodium_init() >= 0 and self.is_valid(self.derive_public_key(seed), b"", self.sign(seed, b""))
+        except Exception:  # other functions, or other arguments of them
+            works = False
+        if not works:
+            raise ImportError("PyNaCl has no such module")
+
+    def derive_public_key(self, seed: bytes) -> bytes:
+        """See Library."""
+        return self._derive_keys(seed)[0]
+
+    def sign(self, seed: bytes, message: bytes) -> bytes:
+        """See Library."""
+        signed, length = self._ffi.new("unsigned char[]", SIGNATURE_BYTES + len(message)), self._new_length()
+        if self._sign(signed, length, message, len(message), self._derive_keys(seed)[1]) != 0:
+            raise RuntimeError("libsodium does not sign")
+        return bytes(self._ffi.buffer(signed, SIGNATURE_BYTES))
+
+    def is_valid(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        """See Library."""
+        if len(public_key) != SEED_BYTES or len(signature) != SIGNATURE_BYTES:
+            return False
+        signed = signature + message
+        opened = self._ffi.new("unsigned char[]", len(signed))
+        return bool(self._open(opened, self._new_length(), signed, len(signed), public_key) == 0)
+
+    def _derive_keys(self, seed: bytes) -> tuple[bytes, bytes]:
+        if len(seed) != SEED_BYTES:
+            raise ValueError("a private key has 32 bytes")
+        public_key, private_key = (self._ffi.new("unsigned char[]", length) for length in (SEED_BYTES, 2 * SEED_BYTES))
+        if self._derive(public_key, private_key, seed) != 0:
+            raise RuntimeError("libsodium makes no keys")
+        return bytes(self._ffi.buffer(public_key)), bytes(self._ffi.buffer(private_key))
+
+    def _new_length(self) -> object:
+        return self._ffi.new("unsigned long long *")
 
 
 class Nacl:
@@ -92,7 +145,9 @@ def generate_seed() -> bytes:
 
 def choose_library() -> Library:
     """The library to use in this process. Raises ImportError where there is none."""
-    preferred = (Cryptography, Nacl) if CRYPTOGRAPHY in sys.modules else (Nacl, Cryptography)
+    preferred: tuple[type[Library], ...] = (Sodium, Nacl, Cryptography)
+    if CRYPTOGRAPHY in sys.modules:
+        preferred = (Cryptography, Sodium, Nacl)
     for library in preferred:
         with suppress(ImportError):
             return library()

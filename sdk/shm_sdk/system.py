@@ -60,9 +60,12 @@ def detect_os() -> str:
 
 def detect_architecture() -> str:
     """The processor architecture: `amd64`, `arm64`, ..."""
-    import platform
+    if hasattr(os, "uname"):
+        machine = os.uname().machine.lower()
+    else:
+        import platform
 
-    machine = platform.machine().lower()
+        machine = platform.machine().lower()
     return ARCHITECTURES.get(machine, machine)
 
 

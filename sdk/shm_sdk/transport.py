@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from ssl import SSLCertVerificationError
 from typing import NamedTuple, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -92,6 +93,7 @@ class Transport:
         self._max_response_bytes = max_response_bytes
         self._resolver = Resolver()
         self._connection: http.client.HTTPConnection | None = None
+        self._needs_all_authorities = False  # those of the system's directory have not verified the server
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Response:
         """Sends a JSON body and returns the response of any status within `timeout` seconds. Raises TransportError."""
@@ -182,9 +184,12 @@ class Transport:
             if is_secure:
                 if proxy is not None:
                     open_tunnel(connected, host, port, proxy_headers(proxy))
-                connected.start_tls(host)
-        except BaseException:
+                connected.start_tls(host, with_all_authorities=self._needs_all_authorities)
+        except BaseException as error:
             connected.close()
+            if isinstance(error, SSLCertVerificationError) and not self._needs_all_authorities:
+                self._needs_all_authorities = True
+                return self._connect(proxy, deadline)
             raise
         connection = (_SecureConnection if is_secure else http.client.HTTPConnection)(host, port)
         connection.sock = connected

@@ -12,7 +12,7 @@ set                   a sorted array
 
 import enum
 import math
-import uuid
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from pathlib import PurePath
@@ -57,7 +57,8 @@ def simplify(value: object) -> object:
         return simplify(converted)
     if isinstance(value, timedelta):
         return check_number(value.total_seconds())
-    if isinstance(value, datetime | date | time | uuid.UUID | PurePath):
+    uuid = sys.modules.get("uuid")  # loaded if the value is one
+    if isinstance(value, datetime | date | time | PurePath) or (uuid and isinstance(value, uuid.UUID)):
         return clean_text(_format(value))
     return check_number(_convert_number(value))
 
@@ -80,7 +81,7 @@ def check_number(number: int | float) -> int | float:
     return number
 
 
-def _format(value: datetime | date | time | uuid.UUID | PurePath) -> str:
+def _format(value: object) -> str:
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
     return value.isoformat() if isinstance(value, date | time) else str(value)

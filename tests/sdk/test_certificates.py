@@ -1,5 +1,7 @@
 """Certificate authorities: the variables of other clients, the host's certifi, and the error where there are none."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,40 @@ def test_the_hosts_certifi_replaces_an_empty_store(tls: Tls, tmp_path: Path) -> 
     with running_peer(tls.context) as server:
         output = report_in_subprocess(server.url, tmp_path / "data", EMPTY_STORE, PYTHONPATH=str(tmp_path))
         assert "Result.SENT" in output
+
+
+SYSTEM_STORE = f"""
+import ssl
+FILE, DIRECTORY = {{file!r}}, {{directory!r}}
+paths = ssl.get_default_verify_paths()
+ssl.get_default_verify_paths = lambda: paths._replace(cafile=FILE, capath=DIRECTORY)
+ssl.SSLContext.load_default_certs = lambda self, *_: [self.load_verify_locations(FILE, DIRECTORY), print("all")]
+{REPORT.replace("{", "{{").replace("}", "}}")}
+"""
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="it names the files of a directory of authorities")
+@pytest.mark.parametrize(
+    ("in_directory", "in_file", "output"),
+    [(True, False, "Result.SENT"), (False, True, "all\nOutcome(result=<Result.SENT"), (False, False, "certificate")],
+    ids=["directory", "file", "neither"],
+)
+def test_the_systems_directory_is_tried_before_its_file(
+    tls: Tls, tmp_path: Path, in_directory: bool, in_file: bool, output: str
+) -> None:
+    """The file is loaded only if the directory does not verify the server, which it always has to."""
+    stranger = create_tls(tmp_path).authority
+    directory = tmp_path / "certs"
+    directory.mkdir()
+    shutil.copy(tls.authority if in_directory else stranger, directory / "authority.pem")
+    subprocess.run(["openssl", "rehash", str(directory)], check=True, timeout=60)
+    file = tls.authority if in_file else stranger
+    program = SYSTEM_STORE.format(file=file, directory=str(directory))
+    with running_peer(tls.context) as server:
+        printed = report_in_subprocess(server.url, tmp_path / "data", program)
+        assert output in printed
+        assert ("all" in printed) is not in_directory
+        assert len(server.paths) == (3 if in_directory or in_file else 0)
 
 
 def test_an_empty_store_is_named_with_the_remedy(tls: Tls, tmp_path: Path) -> None:
