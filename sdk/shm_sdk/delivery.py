@@ -27,6 +27,7 @@ from shm_sdk.version import __version__
 
 TOO_MANY_REQUESTS = 429
 BACKLOG_UNSUPPORTED_STATUSES = (404, 405)
+INVALID_STATUS = 400
 MIN_SERVER_ERROR = 500  # this status and above: the server failed, so a retry may succeed
 MAX_BACKLOG = 100  # snapshots in one request
 MAX_BACKLOG_BYTES = 900 * 1024  # the server takes 1 MiB
@@ -78,12 +79,13 @@ class Delivery:
         self._supports_backlogs = True
         self.needs_new_identity = False  # after a report: another process uses this one's
         self.has_shortened_spool = False  # after a report
+        self.is_registration_invalid = False  # after a report: the server does not take this application's values
 
     def deliver(
         self, identity: Identity, metrics: Mapping[str, snapshot.Json], state: State, spool: Spool, deadline: float
     ) -> Outcome:
         """Sends the snapshot and what waits in the spool. A snapshot that may be accepted later is spooled."""
-        self.needs_new_identity = self.has_shortened_spool = False
+        self.needs_new_identity = self.has_shortened_spool = self.is_registration_invalid = False
         self._load_registration(identity, state)
         state.sequence += 1
         report = _Report(identity, metrics, state, spool, deadline)
@@ -163,7 +165,13 @@ class Delivery:
                 if report.may_reregister:
                     report.may_reregister = False
                     continue
-            return _failure_outcome(response, step)
+            outcome = _failure_outcome(response, step)
+            code = response.json_identifier("code")
+            if step == "register" and response.status == INVALID_STATUS and code not in TIMESTAMP_CODES:
+                self.is_registration_invalid = True
+                reason = "" if code else self._registration.explain_refusal(report.identity, report.state)
+                return outcome._replace(reason=f"{outcome.reason}: {reason}" if reason else outcome.reason)
+            return outcome
 
     def _post(self, report: _Report, path: str, content: bytes, signature: str | None = None) -> Response:
         identity = report.identity

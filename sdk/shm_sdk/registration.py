@@ -9,6 +9,8 @@ from shm_sdk.hints import HintDocument, Hints
 from shm_sdk.identity import Identity
 from shm_sdk.state import State
 
+ORIGINAL_MAX_CHARS = {"environment": 20, "deployment_mode": 20, "app_version": 50}  # of the original server
+
 
 class Registration:
     """The description of one client's install."""
@@ -37,6 +39,16 @@ class Registration:
             "hints": self._known_hints(state),
         }
         return {name: value for name, value in members.items() if value}
+
+    def explain_refusal(self, identity: Identity, state: State) -> str:
+        """What the original server cannot store of it and refuses without a reason; an empty string if nothing."""
+        members = self.members(identity, state)
+        lengths = {name: len(str(members.get(name, ""))) for name in ORIGINAL_MAX_CHARS}
+        return ", ".join(
+            f"{name} has {lengths[name]} characters, the original server takes {limit}"
+            for name, limit in ORIGINAL_MAX_CHARS.items()
+            if lengths[name] > limit
+        )
 
     def is_known(self, identity: Identity, state: State) -> bool:
         """Whether the server has accepted all of it."""

@@ -71,6 +71,7 @@ class Reporter:
         self._spool = Spool(None)
         self._file_lock: FileLock | None = None
         self._outage_logged = False
+        self._invalid_registration_logged = False
         self._rng = SystemRandom()  # has no state, so parent and forked children draw different numbers
 
     def report(self, timeout: float) -> Outcome:
@@ -245,9 +246,16 @@ class Reporter:
         return sanitized.metrics
 
     def _log_outcome(self, outcome: Outcome) -> None:
-        """One warning when reports stop reaching the server; none for retries, or when the server asks to wait."""
+        """One warning when reports stop reaching the server; none for retries, or when the server asks to wait.
+
+        That the server does not take the application's values is an error instead, once: no retry mends it.
+        """
         is_failure = outcome.result in (Result.FAILED, Result.REFUSED)
         is_waiting = outcome.status == TOO_MANY_REQUESTS or (outcome.retry_after and outcome.status is None)
+        if self._delivery.is_registration_invalid and not self._invalid_registration_logged:
+            self._outage_logged = self._invalid_registration_logged = True
+            log.error("the telemetry server does not register this application: %s", outcome.reason)
+            return
         if is_failure and not is_waiting and not self._outage_logged:
             self._outage_logged = True
             log.warning("telemetry reports do not reach the server: %s; retries are not logged", outcome.reason)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,32 @@ def test_an_install_that_was_deleted_registers_again(
     next(iter(original.instances.values())).status = "revoked"
     clock.advance(hours=1)
     assert telemetry.report_now().result is Result.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("app_version", 50), ("environment", 20), ("deployment_mode", 20)], ids=lambda each: str(each)
+)
+def test_a_value_that_the_original_cannot_store_is_one_error(
+    tmp_path: Path,
+    original: OriginalServer,
+    clock: FrozenClock,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    limit: int,
+) -> None:
+    """It refuses the registration and gives no reason. The longest value that it takes is sent unchanged."""
+    settings: dict[str, Any] = {"app_name": "Ledger", "app_version": "1.4.2", "strict": True}
+    telemetry = Client(original.url, data_dir=tmp_path / "long", **{**settings, name: "x" * (limit + 1)})
+    expected = (
+        f"the server answered 400 to register: {name} has {limit + 1} characters, the original server takes {limit}"
+    )
+    for _ in range(3):
+        outcome = telemetry.report_now()
+        assert (outcome.result, outcome.reason) == (Result.REFUSED, expected)
+        clock.advance(hours=1)
+    errors = [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "WARNING")]
+    assert errors == [f"the telemetry server does not register this application: {expected}"]
+    assert Client(original.url, data_dir=tmp_path / "short", **{**settings, name: "x" * limit}).report_now().sent
 
 
 def test_what_the_original_lacks_is_said(make: Callable[..., Client], original: OriginalServer) -> None:

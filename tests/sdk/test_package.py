@@ -88,6 +88,16 @@ def test_every_setting_is_documented_with_its_variable(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", [ROOT / "sdk/README.md", GUIDE], ids=["README", "guide"])
+def test_every_variable_that_the_code_names_is_documented(document: Path) -> None:
+    """Beside those of settings: of the identity, the opt-out, proxies and certificate authorities."""
+    code = "\n".join(path.read_text() for path in (ROOT / "sdk/shm_sdk").rglob("*.py"))
+    names = set(re.findall(r"\b(?:SHM(?:_[A-Z]+)+|DO_NOT_TRACK|[A-Z]+_CA_BUNDLE|SSL_CERT_[A-Z]+)\b", code))
+    names |= {name.upper() for name in re.findall(r'"([a-z]+_proxy)"', code)}
+    assert {"SHM_PRIVATE_KEY", "SHM_TELEMETRY", "SSL_CERT_FILE", "NO_PROXY"} < names
+    assert names - set(re.findall(r"\b[A-Z]\w+", document.read_text().upper())) == set()
+
+
+@pytest.mark.parametrize("document", [ROOT / "sdk/README.md", GUIDE], ids=["README", "guide"])
 def test_the_examples_in_the_documents_run(document: Path, tmp_path: Path) -> None:
     examples = re.findall(r"^```python\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
     assert examples

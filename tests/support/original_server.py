@@ -19,6 +19,7 @@ from nacl.signing import VerifyKey
 
 BURST = 2
 REGISTRATIONS_A_MINUTE, SNAPSHOTS_A_MINUTE = 5, 1
+MAX_CHARS = {"app_version": 50, "deployment_mode": 20, "environment": 20}  # the widths of its columns
 MAX_AHEAD = timedelta(minutes=5)
 
 Answer = tuple[int, str]  # a status and a body
@@ -95,7 +96,7 @@ class OriginalServer:
     def _register(self, body: bytes) -> Answer:
         document = json.loads(body)
         known = self.instances.get(document["instance_id"])
-        if any(len(document.get(name, "")) > 20 for name in ("deployment_mode", "environment")):
+        if any(len(document.get(name, "")) > limit for name, limit in MAX_CHARS.items()):
             return 400, "Registration failed\n"
         if known is None:
             self.instances[document["instance_id"]] = Row(document["public_key"], document["app_version"])
