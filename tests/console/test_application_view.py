@@ -3,11 +3,13 @@
 from typing import Any
 
 import httpx
+from textual.widgets import Input
 
 from shm_tui.app import ConsoleApp
 from shm_tui.command import make_client
 from shm_tui.model.place import Place
 from tests.support.console import DrivenConsole, open_console, viewer_token
+from tests.support.fault_proxy import run_fault_proxy
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -64,22 +66,36 @@ async def test_an_admin_edits_settings_and_metrics(server: ServerProcess) -> Non
 
 
 async def test_an_admin_merges_and_deletes_after_a_question(server: ServerProcess) -> None:
+    """A `y` that is typed before the question is on the screen is no answer, nor a part of a field."""
     for number in range(2):
         Install(server.url, app_name="Old").enroll({"sent": number})
     Install(server.url).enroll({"sent": 5})
-    async with open_console(server, "old", place="application") as console:
+    async with (
+        run_fault_proxy(server.port) as proxy,
+        open_console(server, "old", place="application", url=proxy.url) as console,
+    ):
         await console.wait_until(lambda: console.app.decisions.is_admin)
         await console.wait_for_text("Merge into another application")
         await edit(console, "action merge", *"nowhere")
         await console.wait_for_text("does not have it")
+        proxy.may_respond.clear()
         await console.pilot.press("ctrl+u", *"ledger", "enter")
+        await console.wait_for_text("Asking the server…")
+        await console.pilot.press("y")
+        assert [field.value for field in console.app.screen.query(Input)] == ["ledger"]
+        proxy.may_respond.set()
         await console.wait_for_text("Merge Old (old) into Ledger (ledger)?", "2 instances and their history")
+        assert application(server, "old")
         await console.pilot.press("y")
         await console.wait_until(lambda: application(server, "ledger")["instances"]["total"] == 3)
         console.app.go(Place("ledger", "application"))
         await console.wait_for_text("Ledger   3 instances")
         await move_to(console, "action delete")
+        proxy.may_respond.clear()
         await console.pilot.press("enter")
+        await console.wait_for_text("Counting…")
+        await console.pilot.press("y")
+        proxy.may_respond.set()
         await console.wait_for_text("Delete Ledger (ledger)?", "3 instances with their whole history")
         await console.pilot.press("enter")  # is no yes
         await console.wait_until_gone("Delete Ledger (ledger)?")

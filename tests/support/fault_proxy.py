@@ -1,4 +1,4 @@
-"""A TCP proxy that injects faults: it cuts, refuses and delays connections, and replaces bytes of responses."""
+"""A TCP proxy that injects faults: it cuts, refuses and delays connections, and holds and changes responses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,6 +18,8 @@ class FaultProxy:
         self.url = ""
         self.refuses_connections = False
         self.response_delay_s = 0.0
+        self.may_respond = asyncio.Event()  # responses are held while it is not set
+        self.may_respond.set()
         self.replacement: tuple[bytes, bytes] | None = None  # old and new, of the same length; applied once
         self.replacements: dict[bytes, bytes] = {}  # the same, applied to all responses
 
@@ -80,6 +82,7 @@ class FaultProxy:
                 for old, new in self.replacements.items():
                     chunk = chunk.replace(old, new)
                 await asyncio.sleep(self.response_delay_s)
+                await self.may_respond.wait()
                 target.write(chunk)
                 await target.drain()
 
