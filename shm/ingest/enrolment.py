@@ -14,6 +14,7 @@ from shm.core.settings import Settings
 from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.ingest.group_commit import BatchLimits, GroupCommit
+from shm.ingest.instance_rows import InstanceRow
 from shm.ingest.key_limits import aggregation_limits
 from shm.ingest.payloads import Registration
 
@@ -47,18 +48,9 @@ class Confirmation(StrEnum):
     DEFERRED = "deferred"  # never returned by `confirm`: the key waits for a later batch
 
 
-class _NewRegistration(msgspec.Struct):
+class _NewRegistration(InstanceRow, kw_only=True):
     """A registration as the statement reads it. `action_hash` and `signed_at`: of a signed one with a time."""
 
-    instance_id: str
-    public_key: bytes
-    app_slug: str
-    app_name: str
-    app_version: str
-    version_rank: str
-    environment: str
-    deployment_mode: str
-    os_arch: str
     may_add: bool
     signed_at: datetime | None
     action_hash: bytes | None

@@ -10,6 +10,7 @@ from shm.core.metric_keys import MetricOverride
 from shm.core.settings import Settings
 from shm.ingest.export_records import Absence, SeenVersion
 from shm.ingest.flattening import check_text
+from shm.ingest.instance_rows import InstanceRow
 
 MAX_URL_LENGTH = 500
 WEB_ADDRESS = re.compile(r"https?://[^\s\x00-\x1f]+")
@@ -38,18 +39,9 @@ class ImportedApplication(msgspec.Struct, kw_only=True):
     public_metrics: Sequence[str] | None = None
 
 
-class ImportedInstance(msgspec.Struct, kw_only=True):
+class ImportedInstance(InstanceRow, kw_only=True):
     """An instance. Only those of SHM have the fields from `registered_at` on; others have a `first_seen_at`."""
 
-    instance_id: str
-    public_key: bytes
-    app_slug: str
-    app_name: str
-    app_version: str
-    version_rank: str
-    environment: str
-    deployment_mode: str
-    os_arch: str
     status: str
     first_seen_at: datetime | None
     last_seen_at: datetime | None
