@@ -1,4 +1,8 @@
-"""Reads the feed's changes after a cursor from the database: newest states in the order of their last change."""
+"""Reads the feed's changes after a cursor from the database: newest states in the order of their last change.
+
+SQL advances the cursor: each statement that changes what the feed sends does it in its CTE `feed_advanced`. That of a
+batch of snapshots is in `sql/parts/intake.sql`; the top of `sql/queries/feed.sql` tells where the others are.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -67,9 +67,6 @@ CASE %(value)s::text
     )
 END
 
--- part: seen_within_active_window
-            status = 'active' AND coalesce(last_seen_at + (SELECT active_window FROM settings) > now(), FALSE)
-
 -- part: condition_time
 -- A time before or after `time`, or before or after the age `age`. An instance without the time matches neither.
 (

@@ -13,8 +13,12 @@
 
 -- part: counted_in_headline
 -- Whether the headline counts an instance, as in view `instance_items`.
-            counted AND status = 'active'
-            AND coalesce(last_seen_at + (SELECT active_window FROM settings) > now(), FALSE)
+            counted AND
+-- use: seen_within_active_window
+
+-- part: seen_within_active_window
+-- Whether an instance is active: approved, and seen within the active window.
+            status = 'active' AND coalesce(last_seen_at + (SELECT active_window FROM settings) > now(), FALSE)
 
 -- part: sort_keys
 -- `keyed`: the selected instances with their sort keys; no column of a key is null. In both directions (`direction` is 1

@@ -1,5 +1,6 @@
--- Reads of the feed. Its cursor is moved by the statements that change what it sends, in a CTE named `feed_advanced`, under
--- the writers' lock: those of snapshots in `sql/parts/intake.sql`, those of several instances in part `feed_numbered`.
+-- Reads of the feed. Its cursor is advanced by the statements that change what it sends, each in a CTE `feed_advanced`, under
+-- the writers' lock: those of snapshots in `sql/parts/intake.sql`, those of several instances in part `feed_numbered` of
+-- `sql/parts/tallies.sql`, those of one instance in `sql/queries/instances.sql`.
 
 -- name: select_head
 -- The newest assigned cursor, and the newest cursor whose removal has been deleted.
