@@ -11,7 +11,7 @@ from shm.analytics.applications import HiddenKeys
 from shm.analytics.conditions import MAX_CONDITIONS, hiding_apps_of, parse_condition
 from shm.analytics.scan_limiter import ScanLimiter
 from shm.core import page_tokens
-from shm.core.json_types import UNDIVIDED, Metrics, Timestamp
+from shm.core.json_types import REPEATED, Metrics, Timestamp
 from shm.core.releases import version_rank
 from shm.core.settings import Settings
 from shm.db.conditions import NO_CONDITIONS, Conditions
@@ -138,7 +138,7 @@ class InstanceConditions(msgspec.Struct, frozen=True):
         msgspec.Meta(
             max_length=MAX_CONDITIONS,
             description="Conditions that all apply, such as `version>=1.4` or `metrics.mail.sent>100`.",
-            extra=UNDIVIDED,
+            extra=REPEATED,
         ),
     ] = []
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from shm.auth.addresses import parse_address, rate_limit_key
-from shm.core.errors import TooMany
+from shm.core.errors import TooManyRequests
 from shm.core.setting_types import Network
 from shm.core.settings import Settings
 
@@ -29,7 +29,7 @@ MAX_KEYS = 100_000  # of each limit, about 200 bytes each; beyond it the least r
 MAX_VALID_TOKENS = 1_000  # valid tokens that bypass a ban
 MAX_REPLAYS = 10_000  # hashes of repeated snapshots; an older one costs a transaction once more
 HOUR_S = 3_600.0
-NEVER_S = 3_600.0 * 24 * 365 * 100  # the interval of a bucket that is not refilled
+NO_REFILL_INTERVAL_S = 3_600.0 * 24 * 365 * 100  # the interval of a bucket that is not refilled
 MAX_HOPS = 20  # addresses of X-Forwarded-For that are parsed
 
 K = TypeVar("K")
@@ -63,7 +63,7 @@ class TokenBucket(Generic[K]):
     """
 
     def __init__(self, requests: int, period_s: float, burst: int, clock: Clock = time.monotonic) -> None:
-        self._refill_interval_s = period_s / requests if requests else NEVER_S
+        self._refill_interval_s = period_s / requests if requests else NO_REFILL_INTERVAL_S
         self._burst = burst
         self._clock = clock
         self._full_at: OrderedDict[K, float] = OrderedDict()
@@ -235,13 +235,13 @@ class RateLimiter:
     def take_address(self, address: bytes | None) -> RateLimitStatus | None:
         """Takes from the budget of an address, for register, activate and the actions. None if no limit applies.
 
-        Raises TooMany.
+        Raises TooManyRequests.
         """
         if address is None:
             return None
         return self._take_or_raise(self._addresses, address, "This address has sent too many requests.")
 
-    def take_unauthenticated(self, address: bytes | None) -> TooMany | None:
+    def take_unauthenticated(self, address: bytes | None) -> TooManyRequests | None:
         """Takes from the budget of an address for a request without a valid token, or a refused one of an install.
 
         Returns the refusal of an empty budget, and takes nothing from it.
@@ -252,7 +252,7 @@ class RateLimiter:
             self._take_or_raise(
                 self._unauthenticated, address, "This address has sent too many requests without a valid token."
             )
-        except TooMany as refusal:
+        except TooManyRequests as refusal:
             return refusal
         return None
 
@@ -269,7 +269,7 @@ class RateLimiter:
         if address is not None and not self.has_failed_too_often(address):
             self._failed_requests.take(address)
 
-    def failed_too_often(self, address: bytes) -> TooMany:
+    def failed_too_often(self, address: bytes) -> TooManyRequests:
         """The refusal for an address that has used up its budget of failed requests."""
         return _too_many(self._failed_requests.peek(address), "This address has sent too many invalid requests.")
 
@@ -304,13 +304,13 @@ class RateLimiter:
             if reservation.is_granted and not reservation.is_used:
                 self._new_installs.refund(address)
 
-    def too_many_installs(self, address: bytes | None) -> TooMany:
+    def too_many_installs(self, address: bytes | None) -> TooManyRequests:
         """The refusal of a new instance beyond the budget of its address."""
         status = self._new_installs.peek(address or b"")
         return _too_many(status, "Too many new instances were registered from this address.")
 
     def check_bytes(self, address: bytes | None) -> None:
-        """Checks, before a snapshot is stored, that its address has not stored too many bytes. Raises TooMany."""
+        """Checks, before a snapshot is stored, the bytes that its address has stored. Raises TooManyRequests."""
         if address is not None:
             status = self._bytes.peek(address)
             if status.retry_after_s > 0:
@@ -322,7 +322,7 @@ class RateLimiter:
             self._bytes.take(address, count)
 
     def check_install(self, instance_id: str) -> RateLimitStatus | None:
-        """Checks the budget of an instance before a verified snapshot is stored; takes nothing. Raises TooMany."""
+        """Checks an instance's budget before a verified snapshot is stored; takes nothing. Raises TooManyRequests."""
         if not self.enabled:
             return None
         status = self._installs.peek(instance_id)
@@ -335,10 +335,10 @@ class RateLimiter:
         return self._installs.take(instance_id) if self.enabled else None
 
     def take_token(self, token: bytes) -> RateLimitStatus | None:
-        """Takes from the budget of a valid token, by its hash. Raises TooMany."""
+        """Takes from the budget of a valid token, by its hash. Raises TooManyRequests."""
         return self._take_or_raise(self._tokens, token, "Too many requests were sent with this token.")
 
-    def find_ban(self, address: bytes, token: bytes) -> TooMany | None:
+    def find_ban(self, address: bytes, token: bytes) -> TooManyRequests | None:
         """The refusal of a token from a banned address, to be raised unless the token is valid.
 
         None if the address is not banned, or for a token that was valid before.
@@ -349,7 +349,9 @@ class RateLimiter:
         remaining_s = failed.until - self._clock()
         if remaining_s <= 0 or len(failed.tokens) < self._threshold:
             return None
-        return TooMany("too_many_guesses", "This address has sent too many invalid tokens.", math.ceil(remaining_s))
+        return TooManyRequests(
+            "too_many_guesses", "This address has sent too many invalid tokens.", math.ceil(remaining_s)
+        )
 
     def record_attempt(self, address: bytes, token: bytes, *, succeeded: bool) -> None:
         """Records whether a token was valid, after it was looked up."""
@@ -385,5 +387,5 @@ class RateLimiter:
         )
 
 
-def _too_many(status: RateLimitStatus, detail: str) -> TooMany:
-    return TooMany("rate_limited", detail, math.ceil(status.retry_after_s), status.headers())
+def _too_many(status: RateLimitStatus, detail: str) -> TooManyRequests:
+    return TooManyRequests("rate_limited", detail, math.ceil(status.retry_after_s), status.headers())

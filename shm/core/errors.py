@@ -11,9 +11,9 @@ ShmError
 ├── StatementFailed              500; PostgreSQL refused a statement for another reason
 └── Refusal                      a 4xx or 5xx response, as application/problem+json (RFC 9457)
     ├── BadRequest    400        ├── MethodNotAllowed  405    ├── HeadersTooLarge  431
-    ├── Unauthorized  401        ├── TooSlow           408    ├── TooMany          429, Retry-After
+    ├── Unauthorized  401        ├── RequestTimeout    408    ├── TooManyRequests  429, Retry-After
     ├── Forbidden     403        ├── Conflict          409    ├── Overloaded       503, Retry-After
-    ├── NotFound      404        ├── TooLarge          413    └── BadGateway       502
+    ├── NotFound      404        ├── PayloadTooLarge   413    └── BadGateway       502
 
 The log shows the messages of `is_loggable` errors only: these contain no data that an install sent. A refusal's `code`
 is stable and meant for programs. Its `detail` says what is wrong, where it is, and what is expected.
@@ -120,7 +120,7 @@ class MethodNotAllowed(Refusal):
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
 
-class TooSlow(Refusal):
+class RequestTimeout(Refusal):
     """The headers or the body did not arrive in time."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
@@ -132,7 +132,7 @@ class Conflict(Refusal):
     status = HTTPStatus.CONFLICT
 
 
-class TooLarge(Refusal):
+class PayloadTooLarge(Refusal):
     """The body exceeds its size limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -144,7 +144,7 @@ class HeadersTooLarge(Refusal):
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
-class TooMany(Refusal):
+class TooManyRequests(Refusal):
     """A rate limit is exceeded. `Retry-After` says when the next request is accepted."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS

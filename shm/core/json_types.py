@@ -11,4 +11,4 @@ Metrics = Annotated[  # the JSON text as it was sent, passed on without parsing
 ]
 
 # The `extra` of a list in a query whose members may contain commas, so that each is a parameter of its own.
-UNDIVIDED = {"is_undivided": True}
+REPEATED = {"is_repeated": True}

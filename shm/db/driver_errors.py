@@ -31,7 +31,7 @@ DRIVER_ERRORS = (psycopg2.Error, *CONNECTION_ERRORS)
 READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
 
 # SQLSTATEs of class 22 (and one of 54) that a value of a request can cause. All others are faults of the server.
-VALUE_STATES = frozenset(
+INVALID_VALUE_SQLSTATES = frozenset(
     {
         *("22001", "22003", "22007", "22008", "22021", "22023", "22030", "22032", "22P02", "22P03", "22P05"),
         "54000",  # for example a text that is too long for an index
@@ -39,7 +39,9 @@ VALUE_STATES = frozenset(
 )
 
 # SQLSTATE classes whose messages name schema objects and resources. Class 22, data exceptions, quotes values.
-NAMES_ONLY = frozenset({"0A", "23", "25", "28", "2B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
+LOGGABLE_SQLSTATE_CLASSES = frozenset(
+    {"0A", "23", "25", "28", "2B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"}
+)
 
 
 @contextmanager
@@ -74,7 +76,7 @@ def _translate(error: Exception, statement: str, *, has_parameters: bool) -> Shm
             return DatabaseBusy(reason)
         case psycopg2.errors.QueryCanceled():
             return QueryTooSlow(reason)
-        case psycopg2.Error() if has_parameters and error.pgcode in VALUE_STATES:
+        case psycopg2.Error() if has_parameters and error.pgcode in INVALID_VALUE_SQLSTATES:
             return UnstorableData(reason)
         case psycopg2.DataError() if has_parameters and error.pgcode is None:  # raised by psycopg2 itself
             return UnstorableData(reason)
@@ -93,6 +95,6 @@ def _reason(error: Exception, *, has_parameters: bool) -> str:
     if not isinstance(error, psycopg2.Error) or error.pgcode is None:
         return kind
     message = error.diag.message_primary
-    if message and not has_parameters and error.pgcode[:2] in NAMES_ONLY:
+    if message and not has_parameters and error.pgcode[:2] in LOGGABLE_SQLSTATE_CLASSES:
         return f"{message} ({kind}, SQLSTATE {error.pgcode})"
     return f"{kind}, SQLSTATE {error.pgcode}"

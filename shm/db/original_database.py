@@ -74,7 +74,7 @@ class RowCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class _ReadOnly:
+class _SetConfigResult:
     set_config: str
 
 
@@ -85,7 +85,7 @@ async def is_original(connection: Connection) -> bool:
 
 async def open_original(connection: Connection) -> RowCounts:
     """Makes the session read-only, and counts the rows. Raises ConfigurationError for another database."""
-    await connection.fetch_original(_ReadOnly, "read.set_read_only")
+    await connection.fetch_original(_SetConfigResult, "read.set_read_only")
     if not await is_original(connection):
         raise ConfigurationError(
             "The database of --from-dsn is not one of the original server: it does not have that server's tables "

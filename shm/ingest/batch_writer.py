@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from shm.core.errors import BadRequest, Forbidden, PartitionMissing, TooMany
+from shm.core.errors import BadRequest, Forbidden, PartitionMissing, TooManyRequests
 from shm.core.instruments import Instruments
 from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
@@ -137,7 +137,7 @@ class BatchWriter:
     async def store(self, snapshot: Snapshot) -> Receipt:
         """Returns after the snapshot is committed, by this call or an earlier one.
 
-        Raises Forbidden, BadRequest, TooMany or Overloaded.
+        Raises Forbidden, BadRequest, TooManyRequests or Overloaded.
         """
         row = await self._enqueue(snapshot)
         if row.verdict != Verdict.STORED:
@@ -195,7 +195,7 @@ class BatchWriter:
                 return _raise_erased(replace(row, is_new=False, last_sequence=None))
         queued = self._queued_by_instance.get(snapshot.instance_id, 0)
         if queued >= self._max_per_instance:
-            raise TooMany("rate_limited", "Too many snapshots of this instance are queued.", 1)
+            raise TooManyRequests("rate_limited", "Too many snapshots of this instance are queued.", 1)
         result = self._pending[key] = self._commit.submit(snapshot.instance_id, snapshot)
         self._queued_by_instance[snapshot.instance_id] = queued + 1
         try:

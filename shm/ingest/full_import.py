@@ -139,16 +139,16 @@ class FullImport:
             github_url=parse_url(record.github_url),
             logo_url=parse_url(record.logo_url),
             stars=record.stars,
-            stars_updated_at=self._bound_or_none(record.stars_updated_at),
-            created_at=self._bound(record.created_at),
+            stars_updated_at=self._clamp_or_none(record.stars_updated_at),
+            created_at=self._clamp(record.created_at),
             overrides=record.overrides,
             public_metrics=record.public_metrics,
         )
 
     def _parse_history(self, record: Record) -> HistoryRecord:
         assert isinstance(record, HistoryRecord)  # noqa: S101  # of a page of them
-        until = self._bound(record.frozen_until).astimezone(UTC)
-        return HistoryRecord(record.database, self._bound(record.raw_since), datetime.combine(until, time.min, UTC))
+        until = self._clamp(record.frozen_until).astimezone(UTC)
+        return HistoryRecord(record.database, self._clamp(record.raw_since), datetime.combine(until, time.min, UTC))
 
     def _parse_day(self, record: Record) -> DayRecord:
         assert isinstance(record, DayRecord)  # noqa: S101  # of a page of them
@@ -179,21 +179,21 @@ class FullImport:
             deployment_mode=deployment_mode,
             os_arch=os_arch,
             status=record.status,
-            first_seen_at=self._bound_or_none(record.first_seen_at),
-            last_seen_at=self._bound_or_none(record.last_seen_at),
-            registered_at=self._bound(record.registered_at),
-            revoked_at=self._bound_or_none(record.revoked_at),
-            erased_at=self._bound_or_none(record.erased_at),
+            first_seen_at=self._clamp_or_none(record.first_seen_at),
+            last_seen_at=self._clamp_or_none(record.last_seen_at),
+            registered_at=self._clamp(record.registered_at),
+            revoked_at=self._clamp_or_none(record.revoked_at),
+            erased_at=self._clamp_or_none(record.erased_at),
             needs_approval=record.needs_approval and record.status == "pending",
             previous_app_slug=record.previous_app_slug,
             hints=parse_hints(record.hints, self._settings.max_key) if record.hints else None,
             absences=[
                 msgspec.structs.replace(each, lost_at=lost_at, returned_at=returned_at)
                 for each in record.absences
-                if (lost_at := self._bound(each.lost_at)) < (returned_at := self._bound(each.returned_at))
+                if (lost_at := self._clamp(each.lost_at)) < (returned_at := self._clamp(each.returned_at))
             ],
             versions=[
-                msgspec.structs.replace(each, first_at=self._bound(each.first_at))
+                msgspec.structs.replace(each, first_at=self._clamp(each.first_at))
                 for each in record.versions
                 if len(each.version) <= self._settings.max_name
             ],
@@ -225,15 +225,15 @@ class FullImport:
             version_rank=version_rank(version),
             sequence=record.sequence,
             app_slug=record.app_slug,
-            received_at=self._bound(record.received_at),
+            received_at=self._clamp(record.received_at),
         )
 
-    def _bound(self, moment: datetime) -> datetime:
+    def _clamp(self, value: datetime) -> datetime:
         """A time that can be stored, and that is not in the future."""
-        return max(OLDEST, min(moment, self._now))
+        return max(OLDEST, min(value, self._now))
 
-    def _bound_or_none(self, moment: datetime | None) -> datetime | None:
-        return None if moment is None else self._bound(moment)
+    def _clamp_or_none(self, value: datetime | None) -> datetime | None:
+        return None if value is None else self._clamp(value)
 
     def _invalid(self, name: str, problem: str, line: int | None = None) -> ConfigurationError:
         return ConfigurationError(

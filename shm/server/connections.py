@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from typing import Protocol
 
-from shm.core.errors import Overloaded, Refusal, TooMany
+from shm.core.errors import Overloaded, Refusal, TooManyRequests
 from shm.core.file_limit import max_open_connections
 from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
@@ -68,7 +68,9 @@ class Connections:
             )
             waiting = of_address & self._waiting.keys() or of_address & self._unread.keys()
             if not waiting:
-                return TooMany("too_many_connections", "This address has too many open connections.", RETRY_AFTER_S)
+                return TooManyRequests(
+                    "too_many_connections", "This address has too many open connections.", RETRY_AFTER_S
+                )
             min(waiting, key=lambda connection: connection.waiting_since).close_waiting()
         if len(self) >= self._max:
             rate_limited.warning("the server has reached its limit of connections", str(self._max))

@@ -22,10 +22,10 @@ from shm.core.errors import (
     HeadersTooLarge,
     NotFound,
     Overloaded,
+    PayloadTooLarge,
     Refusal,
-    TooLarge,
-    TooMany,
-    TooSlow,
+    RequestTimeout,
+    TooManyRequests,
     Unauthorized,
 )
 from shm.ingest.payloads import BacklogSnapshot
@@ -39,8 +39,8 @@ Node = dict[str, Any]
 
 GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")  # in a route's pattern: a parameter and the pattern of its value
 COMMON_REFUSALS = (BadRequest, HeadersTooLarge, problems.Internal, Overloaded)
-TOKEN_REFUSALS = (Unauthorized, TooMany)
-INSTALL_REFUSALS = (*COMMON_REFUSALS, Unauthorized, Forbidden, TooSlow, TooLarge, TooMany)
+TOKEN_REFUSALS = (Unauthorized, TooManyRequests)
+INSTALL_REFUSALS = (*COMMON_REFUSALS, Unauthorized, Forbidden, RequestTimeout, PayloadTooLarge, TooManyRequests)
 ALL_REFUSALS = (*INSTALL_REFUSALS, NotFound, Conflict, BadGateway)
 
 DESCRIPTION = """\
@@ -60,7 +60,7 @@ RETRY_AFTER = Header("Retry-After", "Seconds to wait before the next attempt.", 
 CHALLENGE = Header("WWW-Authenticate", "`Bearer`, if a token is required.", always=False)
 ERROR_HEADERS: dict[type[Refusal], tuple[Header, ...]] = {
     Unauthorized: (CHALLENGE,),
-    TooMany: (RETRY_AFTER, *RATE_LIMIT_HEADERS),
+    TooManyRequests: (RETRY_AFTER, *RATE_LIMIT_HEADERS),
     Overloaded: (RETRY_AFTER,),
 }
 
@@ -132,7 +132,7 @@ def _operation(pattern: str, handler: type[Handler], operation: Operation, schem
     if operation.role > Role.VIEWER:
         refuses.append(Forbidden)
     if operation.body is not None:
-        refuses.append(TooLarge)
+        refuses.append(PayloadTooLarge)
     node: Node = {
         **_summary(operation.docstring),
         "operationId": operation.name,

@@ -17,7 +17,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from shm.auth.tokens import Principal, Role
-from shm.core.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, Refusal, TooLarge, Unauthorized
+from shm.core.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, PayloadTooLarge, Refusal, Unauthorized
 from shm.server.http import problems
 from shm.server.http.connection import body_length, has_body
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, Header, Operation, Stream, operations_of
@@ -84,8 +84,8 @@ class Handler(tornado.web.RequestHandler):
         self._release_body()
         self.send_error(refusal.status, exc_info=(type(refusal), refusal, None))
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge("body_too_large", f"The body is larger than {self.services.settings.max_body} bytes.")
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge("body_too_large", f"The body is larger than {self.services.settings.max_body} bytes.")
 
     def _release_body(self) -> None:
         self.services.request_memory.release(self)

@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 
 from shm.analytics import applications
 from shm.auth.tokens import Role
-from shm.core.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, TooMany
+from shm.core.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, TooManyRequests
 from shm.core.logs import RateLimitedLogger, describe_error
 from shm.feed.hub import FeedFailed
 from shm.server.handlers.base import Handler
@@ -57,7 +57,10 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
     _stream_task: asyncio.Task[None] | None = None
 
     @operation(
-        "subscribeToFeed", Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden, TooMany, Overloaded]
+        "subscribeToFeed",
+        Role.VIEWER,
+        status=HTTPStatus.SWITCHING_PROTOCOLS,
+        refuses=[Forbidden, TooManyRequests, Overloaded],
     )
     async def get(self, query: FeedQuery) -> None:
         """The websocket that sends each change. A bad query is refused before the upgrade."""
@@ -97,14 +100,14 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         return None if app is None else await applications.resolve_slug(self.services.database, app)
 
     def _check_limits(self) -> None:
-        """Raises Overloaded or TooMany if the number of subscribers has reached its limit."""
+        """Raises Overloaded or TooManyRequests if the number of subscribers has reached its limit."""
         limits, feeds = self.services.settings, _open_feeds(self.services)
         if len(feeds) >= limits.feed_subscribers:
             raise Overloaded("too_many_subscribers", f"The maximum of {len(feeds)} feeds is open.", RETRY_WHEN_FULL_S)
         feeds_of_token = sum(feed.principal == self.principal for feed in feeds)
         if feeds_of_token >= limits.feed_subscribers_of_token:
             detail = f"The maximum of {feeds_of_token} feeds is open with this token."
-            raise TooMany("too_many_subscribers", detail, RETRY_WHEN_FULL_S)
+            raise TooManyRequests("too_many_subscribers", detail, RETRY_WHEN_FULL_S)
 
     async def open(self) -> None:
         """Starts the task that sends changes. `on_close` cancels it."""

@@ -271,7 +271,7 @@ async def _verify_within_limits(services: Services, request: Request) -> SignedB
 
     For an address that has sent too many invalid requests this costs no statement: only a valid signature by a cached
     key is accepted, and no repetition. So strangers behind an address do not lock out the installs behind it. Raises
-    TooMany.
+    TooManyRequests.
     """
     limits = services.rate_limiter
     if request.address is None or not limits.has_failed_too_often(request.address):

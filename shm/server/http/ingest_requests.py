@@ -19,7 +19,7 @@ from tornado.escape import parse_qs_bytes
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from shm.core.errors import BadRequest, MethodNotAllowed, Refusal, TooLarge, TooSlow
+from shm.core.errors import BadRequest, MethodNotAllowed, PayloadTooLarge, Refusal, RequestTimeout
 from shm.core.settings import Settings
 from shm.server.http import problems
 from shm.server.http.connection import MAX_DISCARDED_BYTES, body_length, has_body
@@ -217,13 +217,15 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             raise self._too_large()
 
     def _too_large(self) -> Refusal:
-        return TooLarge("body_too_large", f"The body is larger than {self._max_body} bytes.")
+        return PayloadTooLarge("body_too_large", f"The body is larger than {self._max_body} bytes.")
 
     def enforce_body_timeout(self, now: float) -> None:
         """Refuses the request if its body is not complete within the timeout."""
         timeout_s = self._services.settings.body_timeout.total_seconds()
         if now - self._started_at > timeout_s:
-            self._refuse_early(TooSlow("too_slow", f"The body did not arrive within {timeout_s:g} s."), closing=True)
+            self._refuse_early(
+                RequestTimeout("too_slow", f"The body did not arrive within {timeout_s:g} s."), closing=True
+            )
 
     async def _handle(self) -> None:
         try:

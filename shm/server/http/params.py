@@ -11,7 +11,7 @@ import msgspec
 from msgspec import inspect
 
 from shm.core.errors import BadRequest
-from shm.core.json_types import UNDIVIDED
+from shm.core.json_types import REPEATED
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -35,7 +35,7 @@ def parse_query(type_: type[T], arguments: Mapping[str, Sequence[str]]) -> T:
         if name not in fields:
             raise BadRequest("unknown_parameter", f"The parameter {name!r:.40} is unknown; allowed: {[*fields]}.")
         parameter = _Parameter.of(fields[name].type)
-        if parameter.is_undivided:
+        if parameter.is_repeated:
             values[name] = list(texts)
         elif parameter.is_list:
             values[name] = [part for text in texts for part in text.split(LIST_SEPARATOR)]
@@ -70,20 +70,20 @@ class _Parameter(msgspec.Struct, frozen=True):
 
     is_list: bool = False
     is_lenient: bool = False
-    is_undivided: bool = False
+    is_repeated: bool = False
 
     @classmethod
     def of(cls, type_: Any) -> "_Parameter":
         """The properties of the type, or of the alternative to None."""
-        info, is_lenient, is_undivided = inspect.type_info(type_), False, False
+        info, is_lenient, is_repeated = inspect.type_info(type_), False, False
         while isinstance(info, inspect.Metadata | inspect.UnionType):
             if isinstance(info, inspect.Metadata):
                 is_lenient = is_lenient or info.extra == LENIENT
-                is_undivided = is_undivided or info.extra == UNDIVIDED
+                is_repeated = is_repeated or info.extra == REPEATED
                 info = info.type
             else:
                 info = next(each for each in info.types if not isinstance(each, inspect.NoneType))
-        return cls(isinstance(info, inspect.ListType), is_lenient, is_undivided)
+        return cls(isinstance(info, inspect.ListType), is_lenient, is_repeated)
 
 
 def _parse_leniently(name: str, text: str, type_: Any) -> dict[str, Any]:

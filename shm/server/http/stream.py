@@ -11,7 +11,7 @@ from typing import Any, cast
 from tornado.httputil import HTTPInputError
 from tornado.iostream import IOStream, SSLIOStream, UnsatisfiableReadError
 
-from shm.core.errors import BadRequest, HeadersTooLarge, Refusal, TooSlow
+from shm.core.errors import BadRequest, HeadersTooLarge, Refusal, RequestTimeout
 from shm.core.instruments import Instruments
 from shm.server.connections import Connections
 from shm.server.http import problems
@@ -53,7 +53,7 @@ def closing_response(refusal: Refusal) -> bytes:
 
 HEADERS_TOO_LARGE = HeadersTooLarge("headers_too_large", "The headers are larger than SHM_MAX_HEADERS allows.")
 BAD_HTTP = BadRequest("bad_http", "The request is not valid HTTP: its request line, a header or its body is malformed.")
-HEAD_TOO_SLOW = TooSlow("too_slow", "The request's headers did not arrive within SHM_HEADER_TIMEOUT.")
+HEAD_TOO_SLOW = RequestTimeout("too_slow", "The request's headers did not arrive within SHM_HEADER_TIMEOUT.")
 
 
 class Stream(IOStream):

@@ -12,7 +12,7 @@ from typing import cast
 from tornado import httputil
 from tornado.http1connection import HTTP1Connection
 
-from shm.core.errors import TooMany
+from shm.core.errors import TooManyRequests
 from shm.server.http.stream import Stream
 from shm.server.services import Services
 
@@ -34,7 +34,7 @@ class UnauthenticatedLimit:
         """The client's address as a keyed hash; None if no limit of addresses applies."""
         return self._limiter.rate_limit_address(self._peer, self._forwarded)
 
-    def take(self) -> TooMany | None:
+    def take(self) -> TooManyRequests | None:
         """Takes from the budget of the address, once for a request. Returns the refusal if the budget is empty."""
         if self._has_taken:
             return None
