@@ -22,12 +22,12 @@ from bench.support.report import Table, print_line, print_target
 from bench.support.server import RunningServer, run_server
 
 SIZES = (1_000, 100_000, 1_000_000)
-CALM_FLEET = 160  # installs, as in `shm demo`: a third of the largest application is on the screen
-CALM_RATE = 12.0  # reports a second, as in `shm demo`
+DEMO_FLEET = 160  # installs, as in `shm demo`: a third of the largest application is on the screen
+DEMO_RATE = 12.0  # reports a second, as in `shm demo`
 MAX_ROWS_S = 0.5
 MAX_KEY_MS = 50.0
 MAX_IDLE_CPU_PERCENT = 1.0
-MAX_IDLE_BYTES, MAX_CALM_BYTES = 2_000.0, 10_000.0  # a second
+MAX_IDLE_BYTES, MAX_DEMO_BYTES = 2_000.0, 10_000.0  # a second
 MAX_RESIDENT_MIB = 150.0
 MINUTE_S = 60.0  # after which no age of the fleet is in seconds
 COLUMNS = (
@@ -81,9 +81,9 @@ def measure(plan: Plan, folder: Path) -> None:
                 table = Table(*COLUMNS)
             results[size] = _measure_fleet(plan, server, folder)
         table.print_row(*_cells(size, results[size]))
-    calm = _measure_calm(plan, folder)
+    demo = _measure_demo(plan, folder)
     print_line()
-    _print_targets(plan, results, calm)
+    _print_targets(plan, results, demo)
 
 
 def _measure_fleet(plan: Plan, server: RunningServer, folder: Path) -> FleetResult:
@@ -100,10 +100,10 @@ def _measure_fleet(plan: Plan, server: RunningServer, folder: Path) -> FleetResu
     return FleetResult(starts, keys, keys_under_load, reached_rate(results[0]), idle, under_load)
 
 
-def _measure_calm(plan: Plan, folder: Path) -> dict[str, float]:
+def _measure_demo(plan: Plan, folder: Path) -> dict[str, float]:
     """Bytes a second in the orders in which a user reads a live table: by a metric, and the newest first."""
-    data_dir = folder / "calm"
-    seed_embedded(data_dir, SeededFleet(CALM_FLEET, 1))
+    data_dir = folder / "demo"
+    seed_embedded(data_dir, SeededFleet(DEMO_FLEET, 1))
     read = {}
     with run_server(data_dir, 1) as server:
         app = largest_application(server.dsn)
@@ -112,7 +112,7 @@ def _measure_calm(plan: Plan, folder: Path) -> dict[str, float]:
             with open_console(server.url, server.token, SIZE, "--view", place) as terminal:
                 terminal.wait_until(lambda terminal=terminal: terminal.has_rows)  # type: ignore[misc]
                 terminal.read_for(SETTLE_S)
-                with sending(reporters, server, folder, CALM_RATE, plan.seconds + 1):
+                with sending(reporters, server, folder, DEMO_RATE, plan.seconds + 1):
                     read[order] = measure_cost(terminal, plan.seconds).bytes_per_s
     return read
 
@@ -132,7 +132,7 @@ def _percentiles(values: list[float]) -> str:
     return f"{quantile(values, 50):.0f}/{quantile(values, 99):.0f}"
 
 
-def _print_targets(plan: Plan, results: dict[int, FleetResult], calm: dict[str, float]) -> None:
+def _print_targets(plan: Plan, results: dict[int, FleetResult], demo: dict[str, float]) -> None:
     largest = max(plan.sizes)
     rows_s = results[largest].rows_s
     ratio = statistics.median(start.rows_s / start.bare_s for start in results[largest].starts)
@@ -155,9 +155,9 @@ def _print_targets(plan: Plan, results: dict[int, FleetResult], calm: dict[str, 
     _print_worst(
         "memory under {:.0f} MiB", MAX_RESIDENT_MIB, [each.under_load.resident_mib for each in results.values()]
     )
-    for order, read in calm.items():
+    for order, read in demo.items():
         _print_worst(
-            f"{{:,.0f}} bytes a second at {CALM_RATE:g} reports a second, sorted by {order}", MAX_CALM_BYTES, [read]
+            f"{{:,.0f}} bytes a second at {DEMO_RATE:g} reports a second, sorted by {order}", MAX_DEMO_BYTES, [read]
         )
 
 

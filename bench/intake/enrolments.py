@@ -20,7 +20,7 @@ ACTIVATION = b'{"action":"activate"}'
 UNSIGNED = b"-" * (2 * nacl.bindings.crypto_sign_BYTES)
 SIGNING_MARGIN = 1.5  # requests signed for each expected one
 # An install activates this many registrations after its own, for each connection: by then it has been answered.
-LAG = 4
+ACTIVATION_LAG = 4
 RESPONSE_TIMEOUT_S = 60
 
 
@@ -41,7 +41,9 @@ def measure_enrolments(
 ) -> EnrolmentRun:
     """Enrols new installs for that long. Raises InvalidRun unless the database has all that were activated."""
     path = folder / f"enrolments{next(_numbers)}"
-    requests = _sign(path, int(expected_rate * seconds * SIGNING_MARGIN) + 2 * LAG * connections, connections)
+    requests = _sign(
+        path, int(expected_rate * seconds * SIGNING_MARGIN) + 2 * ACTIVATION_LAG * connections, connections
+    )
     before = _count_active(server)
     run = run_wrk(server.url, requests, connections, seconds)
     requests.delete()
@@ -59,7 +61,7 @@ def _sign(path: Path, number: int, connections: int) -> SignedRequests:
     """`number` enrolments in a file for each thread: each activation follows some registrations after its own."""
     parts = thread_count(connections)
     for part in range(parts):
-        lag = LAG * connections // parts
+        lag = ACTIVATION_LAG * connections // parts
         installs = [make_install() for _ in range(number // parts)]
         with path.with_name(f"{path.name}.{part}").open("wb") as out:
             for index, install in enumerate(installs):
@@ -91,7 +93,7 @@ def registration_body(install: Install) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def measure_crowd(server: RunningServer, size: int) -> list[float]:
+def measure_burst(server: RunningServer, size: int) -> list[float]:
     """New installs that register at the same moment, each on its own connection, and then activate.
 
     Returns the wait of each request, in seconds. Raises InvalidRun if one was refused.

@@ -23,7 +23,7 @@ from bench.support.errors import InvalidRun
 from bench.support.report import Table, print_line, print_target
 from bench.support.server import run_server, settings
 
-HONEST = 4
+HONEST_INSTALLS = 4
 INTERVAL_S = 0.04  # between two snapshots of an honest install: together a hundred a second
 QUIET_S = 5.0  # of the first row, and of each attack at least
 MAX_WAIT_MS = 250.0
@@ -103,13 +103,13 @@ def run(data_dir: Path, rows: int) -> None:
     with run_server(data_dir, 1, more_settings=LIMITS) as server:
         print_line(machine.describe_machine(server.fetch_value("SHOW server_version"), data_dir.parent))
         print_line(f"settings other than the defaults: {settings(1) | LIMITS}")
-        print_line(f"{HONEST} honest installs, each with {1 / INTERVAL_S:.0f} snapshots a second")
-        honest = [HonestInstall(ConnectedInstall.register(server, "honest")) for _ in range(HONEST)]
+        print_line(f"{HONEST_INSTALLS} honest installs, each with {1 / INTERVAL_S:.0f} snapshots a second")
+        honest = [HonestInstall(ConnectedInstall.register(server, "honest")) for _ in range(HONEST_INSTALLS)]
         worst: list[float] = []
         plans: list[tuple[str, Callable[[], list[Attack]]]] = [
             ("nobody", list),
             ("one erases itself, 128,000 invented keys", lambda: [attacks.erase_invented_keys(server)]),
-            ("four erase themselves at the same time", lambda: attacks.erase_crowd(server)),
+            ("four erase themselves at the same time", lambda: attacks.erase_concurrently(server)),
             ("an admin deletes one", lambda: [attacks.delete_invented_keys(server)]),
             ("an admin revokes one", lambda: [attacks.revoke_invented_keys(server)]),
             (f"one erases itself, {rows:,} snapshots", lambda: [attacks.erase_long_history(server, rows)]),

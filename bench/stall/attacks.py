@@ -19,7 +19,7 @@ BACKLOGS = 5  # as many as an install may send at once
 MEMBERS = 100  # of a backlog: the limit
 KEYS = 256  # of a snapshot: the limit
 TIMEOUT_S = 1_200  # an erasure of a million snapshots takes minutes
-CROWD = 4  # strangers that act at the same time
+ATTACKERS = 4  # strangers that act at the same time
 DISCLOSURES = 40  # at the same time, of an install with five backlogs of the largest snapshots
 LARGE_MEMBERS, LARGE_TEXTS, TEXT = 15, 60, "x" * 1_000  # of such a backlog, which has almost a mebibyte
 
@@ -115,15 +115,15 @@ def erase_invented_keys(server: RunningServer) -> Attack:
     return stranger.erase
 
 
-def erase_crowd(server: RunningServer) -> list[Attack]:
+def erase_concurrently(server: RunningServer) -> list[Attack]:
     """Four such installs erase themselves at the same time."""
-    return [_with_invented_keys(server).erase for _ in range(CROWD)]
+    return [_with_invented_keys(server).erase for _ in range(ATTACKERS)]
 
 
 def flood_with_keys(server: RunningServer) -> list[Attack]:
     """Four installs send backlogs of invented keys."""
 
-    return [ConnectedInstall.register(server).flood for _ in range(CROWD)]
+    return [ConnectedInstall.register(server).flood for _ in range(ATTACKERS)]
 
 
 def disclose_at_once(server: RunningServer) -> list[Attack]:

@@ -23,7 +23,7 @@ UNLIMITED = {
     "SHM_FEED_SUBSCRIBERS_PER_TOKEN": "3000",
     "SHM_MAX_CONNECTIONS_PER_ADDRESS": "10000",  # all clients of a bench have one address
 }
-DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+DURABILITY_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
 class RunningServer:
@@ -36,7 +36,7 @@ class RunningServer:
         self.token = (data_dir / TOKEN_FILE).read_text().strip()
         self.dsn = dsn or EmbeddedPostgres(data_dir).dsn()
         self._postmaster = None if dsn else postmaster_pid(data_dir)
-        for name, required in DURABLE.items():
+        for name, required in DURABILITY_SETTINGS.items():
             if (value := self.fetch_value(f"SHOW {name}")) != required:
                 raise InvalidRun(f"PostgreSQL has {name} = {value}; commits are durable only with {required}.")
 
