@@ -36,7 +36,7 @@ COMPARISONS = {
 
 # Without repairs, comparisons are independent of each other. Each uses one core of PostgreSQL: more at once would take
 # cores from the intake. The comparison of charts takes as long as the others together, so it begins first.
-COMPARISONS_AT_ONCE = 2
+MAX_CONCURRENT_COMPARISONS = 2
 SLOWEST = "series"
 
 # Called before each comparison with its description, its number and the number of all comparisons.
@@ -128,7 +128,7 @@ async def find_differences(database: Database, progress: Progress) -> Report:
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(COMPARISONS_AT_ONCE):
+            for _ in range(MAX_CONCURRENT_COMPARISONS):
                 group.create_task(compare_next())
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None

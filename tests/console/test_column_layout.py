@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_tui.model.column_layout import EDGE, GAP, place_columns
+from shm_tui.model.column_layout import GAP, PADDING, place_columns
 from shm_tui.model.columns import INSTANCE, SEEN, STATE, VERSION, Pinning, metric_column
 
 METRICS = [metric_column(f"metric_{number}", f"metric {number}", True) for number in range(30)]
@@ -32,7 +32,7 @@ def test_columns_do_not_overlap_and_fit_the_line(widths: list[int], line_width: 
     )
     for left, right in pairwise(placed):
         assert left.x + left.width + GAP <= right.x
-    assert placed[-1].x + placed[-1].width == line_width - EDGE, "the last column ends at the edge"
+    assert placed[-1].x + placed[-1].width == line_width - PADDING, "the last column ends at the edge"
 
 
 def test_eighty_cells_show_the_fixed_columns_and_some_metrics() -> None:

@@ -20,7 +20,7 @@ from shm_tui.config.kept_tokens import KeptTokens
 from shm_tui.config.keys import KEY_NAMES, config_name, with_keys
 from shm_tui.config.writer import save_theme, save_view
 from shm_tui.errors import ConfigError, ConsoleError, MissingTokenError, TokenError
-from shm_tui.model.place import UNCHOSEN, Place, PlaceError
+from shm_tui.model.place import DEFAULT_APP, Place, PlaceError
 from shm_tui.model.saved_views import SavedViews
 from tests.support.shm_command import run_shm
 
@@ -175,10 +175,10 @@ VIEWS = SavedViews({"ledger": {"big": "instances sort=-sent /env:prod"}, "*": {"
         ("waiting", Place(None, filter="status:pending")),
         ("versions", Place("ledger", "versions")),
         ("/big", Place("ledger", filter="big")),
-        ("prod", Place(UNCHOSEN, context="prod")),
+        ("prod", Place(DEFAULT_APP, context="prod")),
         ("prod/kiosk/versions 3m", Place("kiosk", "versions", range="3m", context="prod")),
         ("prod/ledger/big", Place("ledger", filter="env:prod", sort="-sent", context="prod")),
-        ("prod 7d", Place(UNCHOSEN, range="7d", context="prod")),
+        ("prod 7d", Place(DEFAULT_APP, range="7d", context="prod")),
         ("prod/*/events", Place(None, "events", context="prod")),
     ],
 )

@@ -216,7 +216,7 @@ async def test_the_time_that_is_read_stays_while_data_arrive(fleet: tuple[Server
         )
         assert before in console.screen
         await console.pilot.press("l", "l", "l")
-        assert pane._moment is None
+        assert pane._selected_time is None
 
 
 async def test_the_fleet_is_searched_by_name(fleet: tuple[ServerProcess, list[Install]]) -> None:

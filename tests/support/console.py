@@ -14,7 +14,7 @@ from textual.strip import Strip
 from shm_tui.app import ConsoleApp
 from shm_tui.command import make_client
 from shm_tui.config.settings import Settings
-from shm_tui.model.place import UNCHOSEN, Place, parse_place
+from shm_tui.model.place import DEFAULT_APP, Place, parse_place
 from shm_tui.model.row_store import MAX_ROWS
 from tests.support.server_process import ServerProcess
 
@@ -90,7 +90,7 @@ async def open_console(
     """
     async with make_client(url or server.url, server.admin_token if token is None else token) as client:
         app = ConsoleApp(
-            client, place=parse_place(place, Place(slug or UNCHOSEN)), max_rows=max_rows, settings=settings
+            client, place=parse_place(place, Place(slug or DEFAULT_APP)), max_rows=max_rows, settings=settings
         )
         async with app.run_test(size=size) as pilot:
             yield DrivenConsole(app, pilot)

@@ -27,7 +27,7 @@ from shm_tui.hangup import end_without_terminal
 from shm_tui.help_screen import HelpScreen
 from shm_tui.instance_search import InstanceSearch
 from shm_tui.model.live_session import LiveSession, Overview
-from shm_tui.model.place import UNCHOSEN, Place, ViewName
+from shm_tui.model.place import DEFAULT_APP, Place, ViewName
 from shm_tui.model.row_store import MAX_ROWS
 from shm_tui.navigation import Navigation
 from shm_tui.output_control import OutputControl
@@ -91,7 +91,7 @@ class ConsoleApp(CellwiseApp):
         self.dashboard.footer.actions = self.actions
         self.settings = SettingsControl(self, client, self.dashboard.footer, settings)
         self.navigation = Navigation(
-            *(client, self.dashboard, place or Place(slug or UNCHOSEN), self._mark_changed, max_rows),
+            *(client, self.dashboard, place or Place(slug or DEFAULT_APP), self._mark_changed, max_rows),
             context=settings.context,
             switch=self.settings.switch,
         )

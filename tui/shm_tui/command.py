@@ -17,7 +17,7 @@ from shm_tui.config.file import Config, config_path, load_config
 from shm_tui.config.kept_tokens import KeptTokens, tokens_path
 from shm_tui.config.settings import Settings
 from shm_tui.errors import ConfigError, ConsoleError, ListError, NoDataError
-from shm_tui.model.place import UNCHOSEN, Place, PlaceError
+from shm_tui.model.place import DEFAULT_APP, Place, PlaceError
 from shm_tui.once import OnceOptions, invalid_options, print_note, run_once
 from shm_tui.restricted import forbid_host_access, remove_textual_variables, restricted_notice
 from shm_tui.text.records import FORMATS
@@ -151,7 +151,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Settings, Place]:
     path = config_path()
     config = Config(path) if args.restricted else load_config(path)
     kept = None if args.restricted else KeptTokens(tokens_path())
-    place = config.views.parse(args.view, Place(args.app or UNCHOSEN), (), tuple(config.contexts))
+    place = config.views.parse(args.view, Place(args.app or DEFAULT_APP), (), tuple(config.contexts))
     place = replace(place, filter=sanitize(args.filter) or place.filter, sort=sanitize(args.sort) or place.sort)
     if place.context and (args.server or args.context not in ("", place.context)):
         raise PlaceError("it names another server than --server or --context")

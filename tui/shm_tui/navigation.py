@@ -7,7 +7,7 @@ from shm_client import Client, Kpis
 from shm_tui.chart_control import ChartControl
 from shm_tui.filter_control import FilterControl
 from shm_tui.model.live_session import LiveSession, Overview
-from shm_tui.model.place import NEEDS_APPLICATION, UNCHOSEN, Place, PlaceHistory, missing_application, missing_past
+from shm_tui.model.place import DEFAULT_APP, NEEDS_APPLICATION, Place, PlaceHistory, missing_application, missing_past
 from shm_tui.model.tile_session import TileRequest, TileSession
 from shm_tui.session_task import SessionTask
 from shm_tui.sort_control import SortControl
@@ -34,7 +34,7 @@ class Navigation:
         switch: Callable[[Place], None] | None = None,
     ) -> None:
         self.context = context
-        self.is_application_chosen = place.app != UNCHOSEN
+        self.is_application_chosen = place.app != DEFAULT_APP
         self.place = place = replace(place, app=place.app or None)
         self.overview = Overview()
         self.session = LiveSession(client, place.app, on_change, self.overview, max_rows=max_rows)
@@ -95,7 +95,7 @@ class Navigation:
         """Shows a place of the server to which the client has just been connected."""
         if context != self.context:
             self._history.leave(replace(self.place, context=self.context))
-        self.is_application_chosen = place.app != UNCHOSEN
+        self.is_application_chosen = place.app != DEFAULT_APP
         self.context, self.place = context, replace(place, context="", app=place.app or None)
         self.overview = Overview()
         self.tiles = TileSession(self._client, self._tile_keys, self._on_change)

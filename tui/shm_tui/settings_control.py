@@ -17,7 +17,7 @@ from shm_tui.config.settings import Settings
 from shm_tui.decisions import Decisions
 from shm_tui.errors import ConsoleError
 from shm_tui.model.live_session import ConnectionStatus, Phase
-from shm_tui.model.place import UNCHOSEN, Place, PlaceError
+from shm_tui.model.place import DEFAULT_APP, Place, PlaceError
 from shm_tui.model.saved_views import check_view_name
 from shm_tui.navigation import Navigation
 from shm_tui.restricted import restricted_notice
@@ -138,7 +138,7 @@ class SettingsControl:
         return self._app.suspend() if context and context.token_command and not self._app.is_headless else nullcontext()
 
     def _switch_to(self, name: str) -> None:
-        self.switch(Place(UNCHOSEN, range=self._navigation.place.range, context=name))
+        self.switch(Place(DEFAULT_APP, range=self._navigation.place.range, context=name))
 
     def _forget_token(self) -> None:
         if (kept := self._writable(":forget_token")) is not None:

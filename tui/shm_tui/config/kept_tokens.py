@@ -11,7 +11,7 @@ from shm_tui.errors import ConfigError, TokenError
 
 TOKENS_FILE = "console-tokens.json"
 MAX_TOKENS_BYTES = 256 * 1024  # of a file with a line for each server
-OTHERS = 0o077  # the permissions of everybody but the owner
+GROUP_AND_OTHERS = 0o077  # the permissions of everybody but the owner
 
 
 class KeptTokens:
@@ -50,7 +50,7 @@ class KeptTokens:
             return {}
         except OSError as error:
             raise TokenError(f"the kept tokens in {self.path} cannot be read: {error.strerror}") from None
-        if mode & OTHERS:
+        if mode & GROUP_AND_OTHERS:
             raise TokenError(f"others can read the kept tokens in {self.path}: chmod 600 corrects that")
         try:
             return msgspec.json.decode(content[:MAX_TOKENS_BYTES], type=dict[str, str])

@@ -14,7 +14,7 @@ from shm_tui.model.state import Clock
 from shm_tui.text.cells import cell_width
 
 GAP = 2  # cells between two columns
-EDGE = 1  # cells at either end of a line
+PADDING = 1  # cells at either end of a line
 OVERFLOW_WIDTH = 5  # cells of the number of columns further to the right
 MAX_STRETCH = 6  # cells that a column is widened by where there is space
 
@@ -33,12 +33,12 @@ def place_columns(
 ) -> list[PlacedColumn]:
     """The columns that fit into `line_width` cells, from left to right. `first` is the first scrolling column."""
     placed: list[PlacedColumn] = []
-    x = EDGE
+    x = PADDING
     for column in _with_pinning(columns, Pinning.LEFT):
         placed.append(PlacedColumn(column, x, widths[column.id]))
         x += widths[column.id] + GAP
     right_columns = _with_pinning(columns, Pinning.RIGHT)
-    right_x = line_width - EDGE - sum(widths[column.id] for column in right_columns)
+    right_x = line_width - PADDING - sum(widths[column.id] for column in right_columns)
     visible, spare = _take_fitting(_with_pinning(columns, Pinning.NONE)[first:], widths, right_x - x)
     stretch = min(MAX_STRETCH, spare // len(visible)) if visible else 0
     for column in visible:

@@ -28,7 +28,7 @@ def incomplete_message(session: LiveSession) -> str:
         return f"{session.connection.reason}; :token asks for another"
     if session.connection.is_lost:
         return session.connection.reason
-    if session.window.is_out_of_reach:
+    if session.window.is_unreachable:
         return "rows so far from both ends are found with a filter, or row by row"
     if session.is_complete and total is not None and total > row_count >= session.store.limit:
         if session.server_matches.has_all_matches or session.store.is_windowed:

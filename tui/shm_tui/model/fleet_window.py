@@ -18,7 +18,7 @@ from shm_tui.model.row_store import RowStore
 
 PAGE_SIZE = 200  # instances: more than the rows of any screen
 MAX_WINDOW = 2_000  # rows; the pages at the far end are dropped
-MARGIN = 100  # rows between the view and the window's end, at which the next page is requested
+PREFETCH_MARGIN = 100  # rows between the view and the window's end, at which the next page is requested
 MAX_OFFSET = 100_000  # rows that the server skips; a jump into the middle of more rows ends at this row
 RETRY_S = 1.0  # after a failed request; the feed shows the failure
 
@@ -84,10 +84,10 @@ class FleetWindow:
         self._shown: WindowRequest | None = None  # the request whose rows the store has
         self._pages = _Pages([], 0, 0, None, None)
         self._wake = asyncio.Event()
-        self._out_of_reach: range | None = None  # the rows in view, if they could not be loaded
+        self._unreachable_rows: range | None = None  # the rows in view, if they could not be loaded
         self._is_outdated = False
         self._refresh_at = 0.0  # the monotonic time before which nothing is requested again
-        store.on_wanted = self._wake.set
+        store.on_view_moved = self._wake.set
 
     @property
     def is_shown(self) -> bool:
@@ -100,9 +100,9 @@ class FleetWindow:
         return self._request is not None
 
     @property
-    def is_out_of_reach(self) -> bool:
+    def is_unreachable(self) -> bool:
         """Whether the rows in view could not be loaded: a jump far into a fleet with more than MAX_OFFSET rows."""
-        return self._request is not None and self._store.wanted == self._out_of_reach
+        return self._request is not None and self._store.rows_in_view == self._unreachable_rows
 
     def sync(self) -> None:
         """Follows the filter and the order of the store. Call it after a change of one of them."""
@@ -158,7 +158,7 @@ class FleetWindow:
             if request == self._request:
                 self._show(request, pages)
                 if self._missing() == missing:
-                    self._out_of_reach = self._store.wanted
+                    self._unreachable_rows = self._store.rows_in_view
             return True
         elif self._is_outdated and monotonic() >= self._refresh_at and not self._store.is_paused:
             pages = await self._refresh(request)
@@ -170,9 +170,9 @@ class FleetWindow:
 
     def _missing(self) -> range | None:
         """The rows of the view that are not loaded, with some beyond it; None if all are."""
-        wanted, pages = self._store.wanted, self._pages
-        start, stop = max(0, wanted.start - MARGIN), min(wanted.stop + MARGIN, pages.total)
-        if start >= stop or wanted == self._out_of_reach or (pages.first <= start and stop <= pages.end):
+        rows, pages = self._store.rows_in_view, self._pages
+        start, stop = max(0, rows.start - PREFETCH_MARGIN), min(rows.stop + PREFETCH_MARGIN, pages.total)
+        if start >= stop or rows == self._unreachable_rows or (pages.first <= start and stop <= pages.end):
             return None
         return range(start, stop)
 
@@ -198,13 +198,13 @@ class FleetWindow:
     async def _refresh(self, request: WindowRequest) -> _Pages:
         """Requests the rows around the cursor again, else those of the view."""
         started_at, self._is_outdated = monotonic(), False
-        wanted, pages = self._store.wanted, self._pages
+        rows, pages = self._store.rows_in_view, self._pages
         loaded = {instance.instance_id for instance in pages.instances}
         anchor = self._store.anchor_id if self._store.anchor_id in loaded else None
-        if anchor is None and wanted.start > 0 and pages.instances:
-            anchor = pages.instances[min(max(0, wanted.start - pages.first), len(pages.instances) - 1)].instance_id
+        if anchor is None and rows.start > 0 and pages.instances:
+            anchor = pages.instances[min(max(0, rows.start - pages.first), len(pages.instances) - 1)].instance_id
         try:
-            loaded_pages = await self._load(request, anchor if wanted.stop > PAGE_SIZE else None)
+            loaded_pages = await self._load(request, anchor if rows.stop > PAGE_SIZE else None)
         except ClientError as error:
             self._is_outdated = True
             self._refresh_at = monotonic() + pause_after(started_at, error)

@@ -54,8 +54,8 @@ class _PendingChange:
 class RowStore:
     """Rows by instance ID. `visible_ids` are those that match the filter, in sort order, or a window of these.
 
-    `wanted` are the indexes of the rows in view, and `anchor_id` is the instance under a cursor that the user has
-    moved. `on_wanted` is called when other rows of a window come into view.
+    `rows_in_view` are indexes, and `anchor_id` is the instance under a cursor that the user has
+    moved. `on_view_moved` is called when other rows of a window come into view.
     """
 
     def __init__(self, limit: int = MAX_ROWS) -> None:
@@ -78,8 +78,8 @@ class RowStore:
         self.is_windowed = False
         self.first_index = 0
         self.anchor_id: str | None = None
-        self.wanted = range(0)
-        self.on_wanted: Callable[[], None] = lambda: None
+        self.rows_in_view = range(0)
+        self.on_view_moved: Callable[[], None] = lambda: None
         self._total = 0  # of a window
         self._next_window: tuple[list[str], int, int] | None = None  # shown at the next flush
         self._is_other_list = False  # the next window
@@ -141,12 +141,12 @@ class RowStore:
         self.is_windowed, self.first_index, self._has_left_window = False, 0, True
         return self.keep([])
 
-    def want(self, rows: range) -> None:
+    def set_rows_in_view(self, rows: range) -> None:
         """The indexes of the rows in view. Rows of a window are requested if they are missing."""
-        if rows != self.wanted:
-            self.wanted = rows
+        if rows != self.rows_in_view:
+            self.rows_in_view = rows
             if self.is_windowed:
-                self.on_wanted()
+                self.on_view_moved()
 
     # The visible rows.
 

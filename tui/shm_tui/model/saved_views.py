@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from shm_tui.model.place import ALL, PERIODS, UNCHOSEN, VIEW_NAMES, Place, PlaceError, parse_place, render_place
+from shm_tui.model.place import ALL, DEFAULT_APP, PERIODS, VIEW_NAMES, Place, PlaceError, parse_place, render_place
 
 MAX_VIEWS = 100  # of an application: more than a prompt can propose
 MAX_PLACE_CHARS = 2000  # of a saved place
@@ -51,7 +51,7 @@ class SavedViews:
         word, _, rest = text.strip().partition(" ")
         name, _, path = word.partition("/")
         if name in contexts and name not in applications and name not in VIEW_NAMES:
-            place = self._parse(f"{path} {rest}".strip(), Place(UNCHOSEN, range=current.range), (), today)
+            place = self._parse(f"{path} {rest}".strip(), Place(DEFAULT_APP, range=current.range), (), today)
             return replace(place, context=name)
         return self._parse(text, current, applications, today)
 

@@ -108,19 +108,19 @@ def duration(seconds: float) -> str:
     return f"{days}d" if days < MAX_AGE_IN_DAYS else f"{days // 365}y"
 
 
-def age(moment: datetime | None, now: datetime) -> str:
-    """The time since `moment`; 0s for a time in the future, because clocks differ."""
-    return UNKNOWN if moment is None else duration((now - moment).total_seconds())
+def age(time: datetime | None, now: datetime) -> str:
+    """The time since `time`; 0s for a time in the future, because clocks differ."""
+    return UNKNOWN if time is None else duration((now - time).total_seconds())
 
 
-def timestamp(moment: datetime | None) -> str:
+def timestamp(time: datetime | None) -> str:
     """A time to the second, in UTC as in the API."""
-    return UNKNOWN if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return UNKNOWN if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def clock_time(moment: datetime) -> str:
+def clock_time(time: datetime) -> str:
     """The time of day in UTC, of figures that are not of now."""
-    return moment.astimezone(UTC).strftime("%H:%M:%SZ")
+    return time.astimezone(UTC).strftime("%H:%M:%SZ")
 
 
 def plural(count: int, noun: str) -> str:

@@ -99,7 +99,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self._set_cursor_id(store.id_at(index))
         if self.cursor_id != before:
             self.post_message(CursorMoved())
-        self._want_visible()
+        self._set_rows_in_view()
         self.refresh()
 
     def apply_flush(self, flush: FlushResult, clock: Clock) -> None:
@@ -217,7 +217,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     def on_resize(self) -> None:
         """Another width shows other columns."""
         self.virtual_size = Size(self._line_width, self.store.row_count + HEAD_LINES)
-        self._want_visible()
+        self._set_rows_in_view()
         self._column_layout.set_line_width(self._line_width)
         self.refresh()
         self.post_message(LayoutChanged())
@@ -339,7 +339,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
             self.scroll_to(y=index, animate=False)
         elif index >= top + row_count:
             self.scroll_to(y=index - row_count + 1, animate=False)
-        self._want_visible()
+        self._set_rows_in_view()
         if self.cursor_id is None:
             self.refresh()
         self._refresh_rows({key for key in (before, self.cursor_id) if key is not None})
@@ -349,11 +349,11 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Requests the rows that came into view."""
         super().watch_scroll_y(old_value, new_value)
-        self._want_visible()
+        self._set_rows_in_view()
 
-    def _want_visible(self) -> None:
+    def _set_rows_in_view(self) -> None:
         top = self.scroll_offset.y
-        self.store.want(range(top, top + self._row_count))
+        self.store.set_rows_in_view(range(top, top + self._row_count))
 
     def _set_cursor_id(self, instance_id: str | None) -> None:
         self.cursor_id = instance_id

@@ -48,7 +48,7 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
         self._key: str | None = None  # of the row under the cursor
         self._index = 0  # the last known index of that row
         self._top = 0  # the index of the first visible row
-        self._moment: datetime | None = None  # the time that is read; None: the last one
+        self._selected_time: datetime | None = None  # in a chart; None: the last one
         self._drawn: list[Strip] = []
         self._styles: dict[str, Style] = {}
         self._glyphs = choose_glyphs(getattr(sys.__stdout__, "encoding", "utf-8"), os.environ.get("TERM", ""))
@@ -58,7 +58,7 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
     def show(self, session: ViewSession) -> None:
         """Shows another view, from its first row."""
         self.session = session
-        self._page, self._key, self._index, self._top, self._moment = EMPTY_PAGE, None, 0, 0, None
+        self._page, self._key, self._index, self._top, self._selected_time = EMPTY_PAGE, None, 0, 0, None
         self.draw()
 
     def draw(self) -> None:
@@ -118,15 +118,15 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
 
     def scroll_columns(self, count: int) -> None:
         """Reads an earlier or a later time of the chart."""
-        moments = self._page.moments
-        if not moments:
+        times = self._page.times
+        if not times:
             return
-        current = len(moments) - 1
-        if self._moment is not None:
-            moment = self._moment
-            current = min(range(len(moments)), key=lambda index: abs(moments[index] - moment))
-        index = max(0, min(current + count, len(moments) - 1))
-        self._moment = None if index == len(moments) - 1 else moments[index]
+        current = len(times) - 1
+        if self._selected_time is not None:
+            selected_time = self._selected_time
+            current = min(range(len(times)), key=lambda index: abs(times[index] - selected_time))
+        index = max(0, min(current + count, len(times) - 1))
+        self._selected_time = None if index == len(times) - 1 else times[index]
         self.draw()
 
     def on_click(self, event: events.Click) -> None:
@@ -202,7 +202,7 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
             session.now(),
             session.place,
             self._glyphs,
-            self._moment,
+            self._selected_time,
             not self.app.no_color,
         )
 

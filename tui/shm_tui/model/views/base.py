@@ -19,14 +19,14 @@ MAX_FLOAT = 1e300  # larger sums are drawn at the edge of a chart
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The input of a page. `moment` is the time that the user reads in a chart; None: the last one."""
+    """The input of a page. `selected_time` is the one that the user reads in a chart; None: the last one."""
 
     width: int
     height: int
     now: datetime
     place: Place
     glyphs: Glyphs = UNICODE
-    moment: datetime | None = None
+    selected_time: datetime | None = None
     has_colours: bool = True
     max_chart_width: int | None = None  # where lines have no limit
 
@@ -47,11 +47,11 @@ class PageRow:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Fixed lines, then rows that scroll. `moments` are the times of the chart. `empty` says why there are no rows."""
+    """Fixed lines, then rows that scroll. `times` are those of the chart. `empty` says why there are no rows."""
 
     head: list[Line]
     rows: list[PageRow]
-    moments: Sequence[datetime] = ()
+    times: Sequence[datetime] = ()
     empty: str = ""
 
 

@@ -9,9 +9,9 @@ from shm_tui.model.views.base import Frame
 from shm_tui.text.charts import Values, column_of, line_chart, stacked_columns, value_range
 from shm_tui.text.lines import Line, Span
 
-EDGE = 1  # cells at either end of a line
+PADDING = 1  # cells at either end of a line
 SECOND = "band1"  # the style of a second line
-BANDS = 6  # bands with a colour of their own; further ones are drawn as the rest
+MAX_BAND_COLOURS = 6  # bands with a colour of their own; further ones are drawn as the rest
 BAND_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -22,27 +22,27 @@ class TimeAxis:
     times: Sequence[datetime]
     running_since: datetime | None
 
-    def index(self, moment: datetime | None) -> int:
-        """The value nearest to a moment; the last one for None."""
-        if moment is None or not self.times:
+    def index(self, time: datetime | None) -> int:
+        """The value nearest to a time; the last one for None."""
+        if time is None or not self.times:
             return len(self.times) - 1
-        return min(range(len(self.times)), key=lambda index: abs(self.times[index] - moment))
+        return min(range(len(self.times)), key=lambda index: abs(self.times[index] - time))
 
     def is_running(self, index: int) -> bool:
         """Whether a value is of the bucket that is not complete."""
         return self.running_since is not None and self.times[index] > self.running_since
 
 
-def time_label(moment: datetime, period: str) -> str:
+def time_label(time: datetime, period: str) -> str:
     """A time below a chart: 14:00, Nov 28 or 2026-11-28."""
-    utc = moment.astimezone(UTC)
+    utc = time.astimezone(UTC)
     return utc.strftime({"24h": "%H:%M", "1y": "%Y-%m-%d", "all": "%Y-%m-%d"}.get(period, "%b %d"))
 
 
-def reading_label(moment: datetime, axis: TimeAxis, frame: Frame) -> str:
+def reading_label(time: datetime, axis: TimeAxis, frame: Frame) -> str:
     """The time of the value that is read, and whether it is the current or an incomplete one."""
-    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ")
-    index = axis.index(frame.moment)
+    text = time.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ")
+    index = axis.index(frame.selected_time)
     if index == len(axis.times) - 1 and frame.place.past is None:
         return f"{text}, now"
     return f"{text}, running" if axis.is_running(index) else text
@@ -64,9 +64,9 @@ def line_block(
     plot_height = max(2, height - 1)
     labels = _axis_labels(values, plot_height, label)
     second_labels = _axis_labels(second, plot_height, label) if second else {}
-    label_width = EDGE + max(label_width, *map(len, labels.values()))
-    second_width = max(map(len, second_labels.values()), default=-EDGE) + EDGE
-    width = max(2, frame.chart_width - label_width - 2 - EDGE - second_width)
+    label_width = PADDING + max(label_width, *map(len, labels.values()))
+    second_width = max(map(len, second_labels.values()), default=-PADDING) + PADDING
+    width = max(2, frame.chart_width - label_width - 2 - PADDING - second_width)
     plot = line_chart(values, width, plot_height, *value_range(values), frame.glyphs)
     second_plot = line_chart(second, width, plot_height, *value_range(second), frame.glyphs)
     styles = _column_styles(axis, frame, width, "chart")
@@ -89,11 +89,13 @@ def _axis_labels(values: Values, height: int, label: Callable[[float], str]) -> 
 
 
 def stacked_block(counts: Sequence[Values], axis: TimeAxis, frame: Frame, height: int) -> list[Line]:
-    """Shares over time, the first band on top. Bands after the first `BANDS` have the style `rest`."""
+    """Shares over time, the first band on top. Bands after the first `MAX_BAND_COLOURS` have the style `rest`."""
     plot_height = max(2, height - 1)
     labels = {0: "100 %", plot_height // 2: " 50 %", plot_height - 1: "  0 %"}
-    width = max(2, frame.chart_width - 8 - EDGE)
-    cursor = column_of(axis.index(frame.moment), len(axis.times), width) if frame.moment is not None else None
+    width = max(2, frame.chart_width - 8 - PADDING)
+    cursor = (
+        column_of(axis.index(frame.selected_time), len(axis.times), width) if frame.selected_time is not None else None
+    )
     lines: list[Line] = []
     for row, bands in enumerate(stacked_columns(counts, width, plot_height)):
         spans: list[Span] = [(f"{labels.get(row, ''):>6} ", "name"), (frame.glyphs.axis, "name")]
@@ -110,7 +112,7 @@ def band_mark(band: int | None, frame: Frame) -> Span:
     """A cell of a band: coloured, or a letter where there are no colours."""
     if band is None:
         return " ", ""
-    style = f"band{band}" if band < BANDS else "rest"
+    style = f"band{band}" if band < MAX_BAND_COLOURS else "rest"
     if not frame.has_colours:
         return BAND_LETTERS[min(band, len(BAND_LETTERS) - 1)], style
     return ("█" if frame.glyphs.has_braille else "#"), style
@@ -121,8 +123,8 @@ def _column_styles(axis: TimeAxis, frame: Frame, width: int, style: str) -> list
     complete = [index for index in range(count) if not axis.is_running(index)]
     running_from = column_of(complete[-1], count, width) if complete else -1
     styles = [style if column <= running_from or len(complete) == count else "running" for column in range(width)]
-    if frame.moment is not None and count:
-        styles[column_of(axis.index(frame.moment), count, width)] = "cursor"
+    if frame.selected_time is not None and count:
+        styles[column_of(axis.index(frame.selected_time), count, width)] = "cursor"
     return styles
 
 

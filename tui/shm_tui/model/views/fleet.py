@@ -18,7 +18,7 @@ MAX_EVENTS = 5  # the newest, as far as they fit a line; the view of events has 
 MAX_FOUND = 10  # instances that a search shows
 MIN_SEARCHED_CHARS = 3  # fewer are in nearly every instance
 MAX_DETAILED = 20  # applications whose details are requested, the largest ones: five requests each
-AT_ONCE = 4  # requests
+MAX_CONCURRENT_REQUESTS = 4
 TREND_WIDTH = 10
 
 COLUMNS = (
@@ -71,7 +71,7 @@ class FleetView(View):
             for app in applications
         ]
         on_change()
-        slots = asyncio.Semaphore(AT_ONCE)
+        slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
 
         async def load_details(details: ApplicationDetails) -> None:
             async with slots:

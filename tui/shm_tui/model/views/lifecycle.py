@@ -58,7 +58,7 @@ class LifecycleView(View):
             len("returned"),
         )
         bars = _bar_lines(data.days, frame, chart[0])
-        day = data.days[axis.index(frame.moment)]
+        day = data.days[axis.index(frame.selected_time)]
         reading: Line = (
             (f" {day.day.isoformat()}{', running' if day is data.days[-1] else ''}", "value"),
             (f"   {day.active:,} active  {day.new:,} new  {day.lost:,} lost  {day.returned:,} returned", "name"),

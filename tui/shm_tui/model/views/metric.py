@@ -133,7 +133,7 @@ class MetricView(View):
             text = "No install sends it." if series.unknown_keys else "It has no value in this range."
             return Page([title], [], empty=text)
         axis = TimeAxis(series.timestamps, series.running_since if frame.place.past is None else None)
-        index = axis.index(frame.moment)
+        index = axis.index(frame.selected_time)
         second = frame.place.argument(2)
         second_values = _values(series, second)[0] if second else []
         if not any(value is not None for value in second_values):

@@ -53,7 +53,7 @@ class VersionsView(View):
         if data is None:
             return Page([], [])
         axis = TimeAxis(data.timestamps, None if frame.place.past else data.running_since)
-        index = axis.index(frame.moment)
+        index = axis.index(frame.selected_time)
         bands = [*reversed(data.versions.items()), *([(OTHER, data.other)] if any(data.other) else [])]
         total = data.total[index] or 0
         latest = f"{data.latest} is the latest: {share(data.on_latest, data.total[-1] or 0)} run it"
