@@ -4,12 +4,13 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from shm.ingest import metric_hints
 from shm_sdk import Client, ConfigurationError
-from shm_sdk.hints import MAX_BYTES, MAX_HINTS, Hints
+from shm_sdk.hints import MAX_BYTES, MAX_HINTS, WORDS, Hints
 from tests.support.peer import Peer
 from tests.support.server_process import ServerProcess
 
@@ -18,6 +19,12 @@ MakeClient = Callable[..., Client]
 
 def sent_hints(peer: Peer) -> list[Any]:
     return [body.get("hints") for body in peer.bodies("/v1/register")]
+
+
+def test_the_sdk_and_the_server_know_the_same_words() -> None:
+    types = get_type_hints(Client.describe)
+    words = {field: get_args(get_args(types[field])[0]) for field in WORDS}
+    assert words == WORDS == metric_hints.WORDS
 
 
 def test_hints_are_sent_with_the_registration(client: MakeClient, peer: Peer) -> None:
