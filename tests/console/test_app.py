@@ -260,7 +260,7 @@ async def test_pausing_stops_the_rows_and_counts_pending_changes(shared_app_serv
         await console.wait_until(lambda: console.rows())
         await console.pilot.press("p")
         await asyncio.to_thread(install.snapshot, {"sent": 777})
-        await console.wait_for_text("paused, 1 change")
+        await console.wait_for_text("paused, +1 held")
         assert "777" not in console.rows()[0]
         await console.pilot.press("p")
         await console.wait_until(lambda: "777" in console.rows()[0])

@@ -1,6 +1,7 @@
-"""A live session that is restarted after an exception shows the current instances."""
+"""A live session: one that is restarted after an exception shows the current instances, a paused one what it had."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -44,7 +45,37 @@ async def test_a_restarted_session_drops_instances_erased_meanwhile(server: Serv
         await asyncio.wait([task])
 
 
-async def test_tiles_return_soon_after_the_server_and_at_once_on_demand(
+async def test_a_paused_session_holds_rows_ages_and_counts(server: ServerProcess) -> None:
+    Install(server.url).enroll({"sent": 1})
+    changed = asyncio.Event()
+
+    async def wait_for(*texts: Callable[[], object]) -> None:
+        while not all(condition() for condition in texts):
+            changed.clear()
+            await changed.wait()
+            session.store.flush(session.clock())
+
+    def shown() -> tuple[object, ...]:
+        session.store.flush(session.clock())
+        return session.clock(), session.kpis, session.total(), session.overview.stats, list(session.store.visible_ids)
+
+    async with Client(server.url, server.admin_token) as client, asyncio.timeout(TIMEOUT_S):
+        session = LiveSession(client, "ledger", changed.set)
+        task = asyncio.create_task(session.run())
+        await wait_for(lambda: session.overview.stats, lambda: session.kpis, lambda: session.store.visible_ids)
+        session.set_paused(True)
+        held, held_at = shown(), session.clock().now
+        await asyncio.to_thread(Install(server.url).enroll, {"sent": 2})
+        await wait_for(lambda: session.store.pending_count, lambda: session._held_kpis)
+        assert shown() == held
+        session.set_paused(False)
+        await wait_for(lambda: session.total() == 2, lambda: len(session.store.visible_ids) == 2)
+        assert session.clock().now > held_at
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_tiles_return_soon_and_on_demand_and_hold_while_paused(
     server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Install(server.url).enroll({"sent": 1})
@@ -71,3 +102,11 @@ async def test_tiles_return_soon_after_the_server_and_at_once_on_demand(
                         changed.clear()
                         await changed.wait()
                     running.cancel()
+                held = session.data
+                session.set_paused(True)
+                session.reload()
+                await session._step(request)
+                assert session.data is held
+                session.set_paused(False)
+                await session._step(request)
+                assert session.data is not held

@@ -68,7 +68,7 @@ ACTIONS = (
     Action("copy_choice", "Y", "Y", "copy the ID, a cell, the row, the JSON or the place", VIEWING),
     Action("export", "ctrl+s", "^s", "export the rows as CSV, JSON lines or Markdown", VIEWING),
     Action("json", "v", "v", "show the JSON in $PAGER", VIEWING),
-    Action("pause", "p", "p", "pause or resume the rows", VIEWING, "pause"),
+    Action("pause", "p", "p", "hold rows, ages, tiles and counts, or resume", VIEWING, "pause"),
     Action("reload", "r", "r", "reload the list or the view; while disconnected, retry now", VIEWING),
     Action("filter", "slash", "/", "filter as you type", SORTING, "filter"),
     Action("sort(-1)", "shift+left", "⇧←", "sort by the column left of it; in a view, previous metric", SORTING),

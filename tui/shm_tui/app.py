@@ -330,11 +330,8 @@ class ConsoleApp(CellwiseApp):
         self.outputs.show_json()
 
     def action_pause(self) -> None:
-        """Pauses or resumes the rows. Changes are counted meanwhile."""
-        store = self.session.store
-        store.is_paused = not store.is_paused
-        self.navigation.view.set_paused(store.is_paused)
-        self.navigation.chart.set_paused(store.is_paused)
+        """Holds rows, ages, tiles and counts, or shows what arrived meanwhile."""
+        self.navigation.set_paused(not self.session.store.is_paused)
         self._mark_changed()
         self._draw_changes()
 

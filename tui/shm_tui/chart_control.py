@@ -41,9 +41,7 @@ class ChartControl:
     def set_paused(self, is_paused: bool) -> None:
         """Stops or resumes the loading."""
         if self._session is not None:
-            self._session.is_paused = is_paused
-            if not is_paused:
-                self._session.reload()
+            self._session.set_paused(is_paused)
 
     def close(self) -> None:
         """Shows no chart."""

@@ -68,6 +68,13 @@ class Navigation:
         await self.chart.stop()
         await self.view.stop()
 
+    def set_paused(self, is_paused: bool) -> None:
+        """Holds what is shown, or shows what arrived meanwhile. Another application is shown as it is now."""
+        self.session.set_paused(is_paused)
+        self.tiles.set_paused(is_paused)
+        self.view.set_paused(is_paused)
+        self.chart.set_paused(is_paused)
+
     def go(self, place: Place, *, is_step: bool = True) -> None:
         """Shows a place. A step can be gone back from."""
         if place.context not in ("", self.context) and self._switch is not None:
@@ -111,6 +118,8 @@ class Navigation:
 
     def _open_session(self) -> None:
         """Ends the session, and begins that of the place's application."""
+        if self.session.store.is_paused:
+            self.set_paused(False)
         self.session = LiveSession(
             self._client, self.place.app, self._on_change, self.overview, max_rows=self._max_rows
         )

@@ -74,9 +74,7 @@ class ViewControl:
     def set_paused(self, is_paused: bool) -> None:
         """Stops or resumes the loading of the open view."""
         if self.session is not None:
-            self.session.is_paused = is_paused
-            if not is_paused:
-                self.session.reload()
+            self.session.set_paused(is_paused)
 
     @property
     def instance(self) -> Instance | None:

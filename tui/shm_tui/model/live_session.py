@@ -100,6 +100,10 @@ class LiveSession:
         self.is_listed = False
         self.is_complete = False
         self._on_change = on_change
+        self._held_clock: Clock | None = None  # while the session is paused
+        self._held_kpis: Kpis | None = None  # that arrived meanwhile
+        self._resumed = asyncio.Event()
+        self._resumed.set()
         self._feed = client.feed(slug, newest=self.store.limit, retry_refusals=True, page_size=PAGE_SIZE)
         self._counts_outdated = asyncio.Event()
         self._feed_ids: set[str] = set()  # instances that the feed keeps up to date, and removes
@@ -107,7 +111,10 @@ class LiveSession:
         self.window = FleetWindow(client, slug, self.store, self._feed_ids, self.exceeds_store, on_change)
 
     def clock(self) -> Clock:
-        """The server's time now, and the active window."""
+        """The server's time now, and the active window; while the session is paused, as they were then."""
+        return self._held_clock or self._clock_now()
+
+    def _clock_now(self) -> Clock:
         source = self.kpis or self.overview.stats
         return Clock(self.client.server_time(), source.active_window_s if source else DEFAULT_ACTIVE_WINDOW_S)
 
@@ -130,6 +137,17 @@ class LiveSession:
         """Whether the server has more instances than the store can hold."""
         total = self.total()
         return self.is_listed and total is not None and total > self.store.limit
+
+    def set_paused(self, is_paused: bool) -> None:
+        """Holds rows, ages, KPIs and counts, or shows what arrived meanwhile."""
+        self.store.is_paused = is_paused
+        self._held_clock = self._clock_now() if is_paused else None
+        if is_paused:
+            self._resumed.clear()
+            return
+        self.kpis, self._held_kpis = self._held_kpis or self.kpis, None
+        self._counts_outdated.set()
+        self._resumed.set()
 
     def reload(self) -> None:
         """Lists all instances again; while the server is unavailable, retries at once."""
@@ -163,7 +181,7 @@ class LiveSession:
                 if instance_id not in self.store.kept:  # else it may only have left the newest ones
                     self.store.remove(instance_id)
             case KpisUpdated(kpis):
-                self.kpis = kpis if kpis.app == self.slug else self.kpis
+                self._set_kpis(kpis)
             case Listed(complete):
                 self.is_listed, self.is_complete = True, complete
                 self.window.sync()
@@ -178,6 +196,14 @@ class LiveSession:
         self.server_matches.mark_outdated()
         self.window.mark_outdated()
 
+    def _set_kpis(self, kpis: Kpis) -> None:
+        if kpis.app != self.slug:
+            return
+        if self.store.is_paused and self.kpis is not None:
+            self._held_kpis = kpis
+        else:
+            self.kpis = kpis
+
     def _set_disconnected(self, error: ClientError, retry_in_s: float) -> None:
         phase = Phase.ACCESS_DENIED if isinstance(error, RefusedError) else Phase.DISCONNECTED
         if isinstance(error, IncompatibleServerError):
@@ -191,12 +217,18 @@ class LiveSession:
         applications = self.overview.applications or []
         return [(app.slug, app.updated_at) for app in applications if self.slug in (None, app.slug)]
 
+    async def _wait_until_resumed(self) -> None:
+        if self.overview.stats is not None:
+            await self._resumed.wait()
+
     async def _poll_counts(self) -> None:
         """Requests the counts of all applications: soon after a change, and rarely without one."""
         while True:
+            await self._wait_until_resumed()
             self._counts_outdated.clear()
             try:
                 stats, applications = await asyncio.gather(self.client.stats(), self.client.applications())
+                await self._wait_until_resumed()  # a pause may have begun meanwhile
                 before, self.overview.stats, self.overview.applications = self._edit_times, stats, applications
                 if self._edit_times != before:  # also for the first response: it may be newer than the descriptions
                     self.descriptions.refresh()

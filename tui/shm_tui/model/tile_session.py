@@ -51,6 +51,7 @@ class TileSession:
 
     def __init__(self, client: Client, keys: Callable[[], Sequence[str]], on_change: Callable[[], None]) -> None:
         self.data = TileData()
+        self.is_paused = False  # data that are there are not requested again
         self._client = client
         self._keys = keys
         self._on_change = on_change
@@ -82,6 +83,12 @@ class TileSession:
         self._refresh_at = self._history_at = 0.0
         self._wake.set()
 
+    def set_paused(self, is_paused: bool) -> None:
+        """Holds the data of a request that are there, or requests them again."""
+        self.is_paused = is_paused
+        if not is_paused:
+            self.reload()
+
     async def run(self) -> None:
         """Requests data until it is cancelled."""
         while True:
@@ -102,7 +109,8 @@ class TileSession:
 
     async def _step(self, request: TileRequest) -> float:
         """Requests what is due. Returns the seconds until something is due again without a change."""
-        if request.slug is None:
+        has_data = (self.data.filtered if request.is_filtered else self.data.series) is not None
+        if request.slug is None or (self.is_paused and has_data):
             return HISTORY_INTERVAL_S
         if request.is_filtered:
             return await self._load_filtered(request, request.slug)

@@ -22,6 +22,7 @@ class ViewSession:
         self.error = ""
         self.loaded_at: datetime | None = None  # by the server's clock
         self.is_paused = False  # nothing is loaded
+        self._paused_at: datetime | None = None
         self._client = client
         self._on_change = on_change
         self._wake = asyncio.Event()
@@ -30,8 +31,15 @@ class ViewSession:
             self._is_search_wanted.set()
 
     def now(self) -> datetime:
-        """The server's time."""
-        return self._client.server_time()
+        """The server's time; while the view is paused, that of the pause."""
+        return self._paused_at or self._client.server_time()
+
+    def set_paused(self, is_paused: bool) -> None:
+        """Holds data and ages, or loads the data again."""
+        self.is_paused = is_paused
+        self._paused_at = self._client.server_time() if is_paused else None
+        if not is_paused:
+            self.reload()
 
     def reload(self) -> None:
         """Loads again at once."""

@@ -118,7 +118,7 @@ class StatusBar(Widget):
         if store.marked and self._is_list:
             right.append(f"{len(store.marked):,} marked  ", style["warn"])
         if store.is_paused:
-            right.append(f"paused, {plural(store.pending_count, 'change')}  ", style["warn"])
+            right.append(f"paused, +{store.pending_count:,} held  ", style["warn"])
         if is_unencrypted(self._session.client.server):
             right.append("not encrypted  ", style["warn"])
         stats = self._session.overview.stats
