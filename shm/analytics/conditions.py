@@ -51,7 +51,7 @@ FIELDS = (*TEXT_COLUMNS, *VERSIONS, *CHOICES, *TIMES, *AGES)
 BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}  # the console shows yes and no
 
 _CONDITION = re.compile(
-    r'(?P<minus>-?)(?:metrics\.(?:"(?P<quoted>[^"]+)"|(?P<key>[^<>=!:"][^<>=!:]*))|(?P<field>[a-z_]+))'
+    r'(?P<minus>-?)(?:metrics\.(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<key>[^<>=!:"][^<>=!:]*))|(?P<field>[a-z_]+))'
     r"(?P<operator>>=|<=|!=|[<>=:])(?P<value>[^\x00]*)",
     re.DOTALL,
 )
@@ -70,7 +70,7 @@ def parse_condition(text: str, hiding_apps: Callable[[str], list[str]]) -> Condi
     name, operator, value = match["field"], match["operator"], match["value"]
     is_negated = bool(match["minus"])
     if name is None:
-        key = match["quoted"] or match["key"]
+        key = match["key"] if match["quoted"] is None else match["quoted"].replace('""', '"')
         return _metric(text, key, operator, value, hiding_apps(key), is_negated)
     if name not in FIELDS:
         raise _refusal(text, f"one of the fields {', '.join(FIELDS)}, or metrics. and the key of a metric")

@@ -24,6 +24,7 @@ NUMBERS = (
     "metrics.n",
     "head",
     "rest",
+    '"a>b"',
 )
 TEXTS = ("os_arch", "deployment_mode", "by", "strings")
 VALUES = (5, 1, 9)
@@ -60,6 +61,10 @@ def test_a_number_is_a_kpi_a_series_a_column_and_an_order(server: ServerProcess,
                 break
             after = "&" + page.links["next"]["url"].rpartition("&")[2]
         assert items == values
+    doubled = quoted.replace("%22", "%22%22")
+    for condition, instances in (("%3E4", 2), ("=5", 1), ("%3E9", 0)):
+        counted = server.get(f"instances/count?where=metrics.%22{doubled}%22{condition}").json()
+        assert counted == {"instances": instances}
     rows = list(csv.DictReader(io.StringIO(server.get("export?app=ledger").text)))
     assert sorted(int(row[f"metrics.{key}"]) for row in rows) == sorted(VALUES)
     by_environment = server.get(f"applications/ledger/breakdown?by=environment&metric={quoted}").json()
