@@ -57,8 +57,8 @@ def simplify(value: object) -> object:
         return simplify(converted)
     if isinstance(value, timedelta):
         return check_number(value.total_seconds())
-    uuid = sys.modules.get("uuid")  # loaded if the value is one
-    if isinstance(value, datetime | date | time | PurePath) or (uuid and isinstance(value, uuid.UUID)):
+    uuid_type = getattr(sys.modules.get("uuid"), "UUID", ())  # loaded if the value is one; another thread may import it
+    if isinstance(value, (datetime, date, time, PurePath, uuid_type)):
         return clean_text(_format(value))
     return check_number(_convert_number(value))
 

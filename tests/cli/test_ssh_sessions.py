@@ -14,7 +14,7 @@ from asyncssh.packet import String, UInt32
 
 from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, encode_public_key
 from shm.cli.ssh.console_process import ConsoleProcess, start_fork_server
-from shm.cli.ssh.server import SshServer
+from shm.cli.ssh.server import MAX_OFFERED_KEYS, SshServer
 from shm.cli.ssh.session import ConsoleSession
 from shm.core.ssh_settings import SshSettings
 from tests.support.server_process import free_port
@@ -89,10 +89,11 @@ def test_a_session_of_a_connection_that_has_ended_takes_no_place(tmp_path: Path)
 
 
 class ManyKeys(asyncssh.SSHClient):
-    """Asks for keys one after the other: an unknown one, then authorized ones. It can sign with the last one only."""
+    """Asks for keys one after the other: unknown ones, then authorized ones. It can sign with the last one only."""
 
     def __init__(self, pairs: list[asyncssh.SSHKeyPair]) -> None:
-        self._pairs = [*asyncssh.load_keypairs([asyncssh.generate_private_key("ssh-ed25519")]), *pairs]
+        unknown = [asyncssh.generate_private_key("ssh-ed25519") for _ in range(MAX_OFFERED_KEYS - len(pairs))]
+        self._pairs = [*asyncssh.load_keypairs(unknown), *pairs]
 
     def public_key_auth_requested(self) -> asyncssh.SSHKeyPair | None:
         """Called by asyncssh for the next key."""
@@ -108,7 +109,7 @@ def refuse_to_sign(_: bytes) -> bytes:
 
 @pytest.mark.parametrize("signer", ["Ana", "Vic"])
 def test_a_session_has_the_role_of_the_key_that_signed(tmp_path: Path, signer: str) -> None:
-    """Whatever other authorized keys the client asks for before it."""
+    """Whatever other keys the client asks for before it, up to the limit."""
 
     async def scenario() -> None:
         factory = lambda pairs: ManyKeys(pairs if signer == "Vic" else pairs[::-1])  # noqa: E731

@@ -1,16 +1,18 @@
 """The documented rule for each type of value."""
 
+import sys
 import uuid
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from pathlib import PurePosixPath, PureWindowsPath
+from types import ModuleType
 
 import pytest
 
 from shm_sdk.snapshot import sanitize
-from shm_sdk.values import MAX_ARRAY_VALUES
+from shm_sdk.values import MAX_ARRAY_VALUES, simplify
 
 ID = uuid.UUID("c77af682-9aa4-412e-904a-c307d3a8a9c2")
 
@@ -82,3 +84,8 @@ def test_a_bad_item_does_not_drop_its_list() -> None:
     sanitized = sanitize({"list": [1, object(), {"ok": 2, "bad": b"x"}, [object()], float("nan"), 3]})
     assert sanitized.metrics == {"list": [1, {"ok": 2}, [], 3]}
     assert [line.split(":")[0] for line in sanitized.dropped] == ["list[1]", "list.bad", "list[0]", "list[4]"]
+
+
+def test_a_value_is_converted_while_another_thread_imports_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uuid", ModuleType("uuid"))
+    assert simplify(Decimal("1.5")) == 1.5

@@ -191,7 +191,7 @@ class Connection(asyncssh.SSHServer):
     def __init__(self, server: SshServer) -> None:
         self._server = server
         self._key: AuthorizedKey | None = None  # the last one that was asked for; after the login, the verified one
-        self._offered_keys = 0
+        self._key_requests = 0
         self._used_at = monotonic()  # when it last had a session, or its login
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
@@ -224,8 +224,8 @@ class Connection(asyncssh.SSHServer):
         client asks and signs.
         """
         self._key = None
-        self._offered_keys += 1
-        if self._offered_keys > MAX_OFFERED_KEYS:
+        self._key_requests += 1
+        if self._key_requests > MAX_OFFERED_KEYS + 1:  # one more: the last key's signature is a request too
             self.abort()
             return False
         self._key = self._server.find_key(encode_public_key(key))
