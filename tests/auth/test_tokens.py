@@ -19,20 +19,13 @@ from shm.server.http.operations import READ_METHODS, operation, validate_operati
 from tests.support import plain_http
 from tests.support.anonymous_client import rows_as_text
 from tests.support.clusters import wait_for
-from tests.support.databases import admin_cursor, superuser_cursor
+from tests.support.databases import admin_cursor, make_read_only, superuser_cursor
 from tests.support.server_process import ServerProcess
 from tests.support.subscriber import subscribe
 
 UNKNOWN_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
 FIELDS = {"id", "name", "role", "created_at", "expires_at", "last_used_on"}
 NOT_ALLOWED = 1008  # the close code of a feed whose token is no longer valid
-MAKE_READ_ONLY = """
-    DO $$ BEGIN
-        EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = ON', current_database());
-    END $$;
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'shm'
-"""
 
 
 def make_path(pattern: str) -> str:
@@ -264,7 +257,7 @@ def test_a_token_works_while_its_use_cannot_be_written(serve: Callable[..., Serv
         for _ in range(10):
             assert request_status(server, first) == (200, "")
         cursor.execute("ROLLBACK")
-        cursor.execute(MAKE_READ_ONLY)
+        make_read_only(cursor)
         for _ in range(10):
             assert request_status(server, second) == (200, "")
         wait_for(lambda: "last use could not be written" in server.log, "the log message")

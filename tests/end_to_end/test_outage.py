@@ -28,7 +28,7 @@ from shm.ingest.registry import Registry
 from tests.support import plain_http
 from tests.support.cluster_template import create_data_dir
 from tests.support.clusters import Cluster, cluster_of_servers
-from tests.support.databases import superuser_cursor
+from tests.support.databases import make_read_only, make_writable, superuser_cursor
 from tests.support.installs import Install
 from tests.support.load import Load, assert_acknowledged_stored
 from tests.support.server_process import ServerProcess
@@ -43,15 +43,6 @@ MAX_GROWTH = (QUEUE + BATCH) * COPIES * BODY + SENDERS * BODY  # each sender has
 TIMEOUT_S = 60
 OUTAGE_S = 10
 MAX_LOG_LINES = 3  # about thousands of refused requests
-READ_ONLY = """
-    DO $$ BEGIN
-        EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {}', current_database());
-    END $$
-"""
-END_SESSIONS = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'shm'
-"""
 LOOP_ITERATIONS = 5  # of the event loop, until all waiting tasks have received the exception
 
 
@@ -120,12 +111,11 @@ def test_a_read_only_database_is_retried_like_an_absent_one(serve: Callable[...,
     server = serve(SHM_DB_PATIENCE="1s")
     install = Install(server.url).enroll()
     with superuser_cursor(database) as cursor:
-        cursor.execute(READ_ONLY.format("ON"))
-        cursor.execute(END_SESSIONS)
+        make_read_only(cursor)
         refused = install.snapshot({"n": 1})
         assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
         assert "Retry-After" in refused.headers
-        cursor.execute(READ_ONLY.format("OFF"))
+        make_writable(cursor)
     deadline = time.monotonic() + TIMEOUT_S
     while install.snapshot({"n": 2}).status_code != 202:
         assert time.monotonic() < deadline, server.log

@@ -5,6 +5,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,19 @@ TEMPLATE = f"shm_template_{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"
 STRATEGY = "FILE_COPY"  # takes half of the CPU time of WAL_LOG, the default, where fsync is off
 MEMORY = Path("/dev/shm")  # noqa: S108 - a file system in memory, which Linux has
 MIN_FREE_MEMORY = 4 * 1024**3  # bytes; each worker's PostgreSQL takes some hundred MiB
+SET_READ_ONLY = """
+    DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {}', current_database());
+    END $$
+"""
+COUNT_OPENING = """
+    SELECT count(*) FROM pg_locks JOIN pg_database ON objid = pg_database.oid
+    WHERE classid = 'pg_database'::regclass AND datname = current_database()
+"""
+END_SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'shm'
+"""
 
 
 def memory_folder() -> str | None:
@@ -49,6 +63,25 @@ def superuser_cursor(dsn: str) -> Iterator[psycopg2.extensions.cursor]:
     """A cursor in autocommit, as the superuser of the embedded PostgreSQL or of the cluster."""
     with admin_cursor(dsn if citus.DSN else make_dsn(dsn, user=SUPERUSER)) as cursor:
         yield cursor
+
+
+def make_read_only(cursor: psycopg2.extensions.cursor) -> None:
+    """Makes a database read-only for SHM: the sessions that it opens from now on, and those it has, which end.
+
+    A session reads the setting while it opens, holding a lock, and is listed in pg_stat_activity only afterwards. So
+    the setting is committed first, then those that read it before have opened, and only then all of them end.
+    """
+    cursor.execute(SET_READ_ONLY.format("ON"))
+    cursor.execute(COUNT_OPENING)
+    while cursor.fetchone() != (0,):
+        time.sleep(0.01)
+        cursor.execute(COUNT_OPENING)
+    cursor.execute(END_SESSIONS)
+
+
+def make_writable(cursor: psycopg2.extensions.cursor) -> None:
+    """Ends what `make_read_only` did, for the sessions that SHM opens from now on."""
+    cursor.execute(SET_READ_ONLY.format("OFF"))
 
 
 def create_database(postgres: str, name: str, options: str = "") -> str:
