@@ -17,7 +17,6 @@ from textual.widgets import Input
 from shm_client import Client, Decision
 from shm_client.figures import Period
 from shm_tui.actions import ACTIONS, Action, visible_actions
-from shm_tui.bulk_decisions import MAX_MARKED, matching_choice
 from shm_tui.cellwise_app import CellwiseApp
 from shm_tui.config.keys import config_name, with_keys
 from shm_tui.config.settings import Settings
@@ -34,11 +33,11 @@ from shm_tui.output_control import OutputControl
 from shm_tui.palette import palette_commands
 from shm_tui.palette_screen import PALETTE_ID, Palette, ThemePalette
 from shm_tui.place_control import PlaceControl
+from shm_tui.row_actions import RowActions
 from shm_tui.settings_control import NO_TOKEN, SettingsControl
 from shm_tui.theme import BAND_DEFAULTS, SHM, THEMES
 from shm_tui.theme_names import TERMINAL
 from shm_tui.widgets.dashboard import Dashboard
-from shm_tui.widgets.footer import NOTICE_S
 from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceRequested, SortRequested
 
@@ -98,6 +97,7 @@ class ConsoleApp(CellwiseApp):
         self.commands = PlaceControl(self, self.dashboard)
         self.outputs = OutputControl(self, self.dashboard, self.navigation, is_restricted=is_restricted)
         self.decisions = Decisions(client, self.dashboard.footer)
+        self.rows = RowActions(self, self.dashboard, self.navigation, self.decisions)
         self.settings.bind(self.navigation, self.decisions)
         self.data_shown = asyncio.Event()
         self._has_changes = True  # since the last drawing
@@ -288,26 +288,7 @@ class ConsoleApp(CellwiseApp):
 
     def action_open(self) -> None:
         """Opens what is under the cursor: an instance's details, from these the whole instance, or another place."""
-        panel = self.dashboard.details
-        if self.dashboard.sidebar.has_focus:
-            self.dashboard.focus_main()
-        elif self.table.has_focus:
-            self.dashboard.open_details(self.session)
-        elif self.dashboard.view.has_focus and (target := self.dashboard.view.target) is not None:
-            self.go(target)
-        elif panel.has_focus and panel.instance_id is not None:
-            self.go(self.place.to_view("instance", panel.instance_id))
-        elif self.place.view == "application" and self.is_admin:
-            self._edit_application()
-
-    def _edit_application(self) -> None:
-        from shm_tui.application_edits import ApplicationEdits
-        from shm_tui.model.views.application import ApplicationView
-
-        session = self.navigation.view.session
-        if session is not None and isinstance(session.view, ApplicationView):
-            edits = ApplicationEdits(self, self.session.client, self.dashboard.footer, self.navigation.view.reload)
-            edits.edit(session.view, self.dashboard.view.row_key)
+        self.rows.open()
 
     def action_neighbour(self, offset: int) -> None:
         """While the details are open, opens the next or the previous instance of the table."""
@@ -344,33 +325,16 @@ class ConsoleApp(CellwiseApp):
         self.navigation.chart.reload()
 
     def action_decide(self, decision: Decision) -> None:
-        """Asks before it approves, revokes or erases: the instance of the details or the view, the marked ones, or the
-        instance under the cursor or all that match the filter."""
-        marked, instance = self.session.store.marked, self.navigation.view.instance
-        is_list = self.place.view == "instances"
-        if is_list and marked and not self.dashboard.details.display:
-            self.decisions.ask_marked(self, decision, [*marked.values()], self.action_unmark)
-            return
-        if is_list and (row := self.dashboard.current_row(self.session)) is not None:
-            instance = row.instance
-        if instance is not None:
-            matching = matching_choice(self.session, self.filter.text) if is_list else None
-            self.decisions.ask(self, decision, instance, self.session.clock(), matching)
+        """Asks before it approves, revokes or erases."""
+        self.rows.decide(decision)
 
     def action_mark(self) -> None:
         """Marks the instance under the cursor, or removes its mark."""
-        if self.place.view == "instances" and self.table.has_focus:
-            if not self.table.toggle_mark(MAX_MARKED):
-                self.dashboard.footer.show_notice(
-                    f"At most {MAX_MARKED:,} can be marked; a filter has no limit", NOTICE_S
-                )
-            self.dashboard.draw_panels(self.session, self.filter.text)
+        self.rows.mark()
 
     def action_unmark(self) -> None:
         """Removes all marks."""
-        self.session.store.marked.clear()
-        self.table.refresh()
-        self.dashboard.draw_panels(self.session, self.filter.text)
+        self.rows.unmark()
 
     # Actions: sorting and filtering.
 
