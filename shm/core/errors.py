@@ -10,10 +10,11 @@ ShmError
 ├── UnstorableData               a value that PostgreSQL refuses; the members of its batch are retried one by one
 ├── StatementFailed              500; PostgreSQL refused a statement for another reason
 └── Refusal                      a 4xx or 5xx response, as application/problem+json (RFC 9457)
-    ├── BadRequest    400        ├── MethodNotAllowed  405    ├── HeadersTooLarge  431
-    ├── Unauthorized  401        ├── RequestTimeout    408    ├── TooManyRequests  429, Retry-After
-    ├── Forbidden     403        ├── Conflict          409    ├── Overloaded       503, Retry-After
-    ├── NotFound      404        ├── PayloadTooLarge   413    └── BadGateway       502
+    ├── BadRequest    400        ├── RequestTimeout    408    ├── HeadersTooLarge  431
+    ├── Unauthorized  401        ├── Conflict          409    ├── TooManyRequests  429, Retry-After
+    ├── Forbidden     403        ├── PayloadTooLarge   413    ├── Overloaded       503, Retry-After
+    ├── NotFound      404        ├── UrlTooLong        414    └── BadGateway       502
+    ├── MethodNotAllowed  405
 
 The log shows the messages of `is_loggable` errors only: these contain no data that an install sent. A refusal's `code`
 is stable and meant for programs. Its `detail` says what is wrong, where it is, and what is expected.
@@ -136,6 +137,12 @@ class PayloadTooLarge(Refusal):
     """The body exceeds its size limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class UrlTooLong(Refusal):
+    """The request's target exceeds its size limit."""
+
+    status = HTTPStatus.REQUEST_URI_TOO_LONG
 
 
 class HeadersTooLarge(Refusal):

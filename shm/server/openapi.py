@@ -27,6 +27,7 @@ from shm.core.errors import (
     RequestTimeout,
     TooManyRequests,
     Unauthorized,
+    UrlTooLong,
 )
 from shm.ingest.payloads import BacklogSnapshot
 from shm.server.handlers.base import Handler
@@ -38,7 +39,7 @@ from shm.server.schemas import Schemas
 Node = dict[str, Any]
 
 GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")  # in a route's pattern: a parameter and the pattern of its value
-COMMON_REFUSALS = (BadRequest, HeadersTooLarge, problems.Internal, Overloaded)
+COMMON_REFUSALS = (BadRequest, UrlTooLong, HeadersTooLarge, problems.Internal, Overloaded)
 TOKEN_REFUSALS = (Unauthorized, TooManyRequests)
 INSTALL_REFUSALS = (*COMMON_REFUSALS, Unauthorized, Forbidden, RequestTimeout, PayloadTooLarge, TooManyRequests)
 ALL_REFUSALS = (*INSTALL_REFUSALS, NotFound, Conflict, BadGateway)

@@ -15,7 +15,11 @@ from tests.support.raw_http import RawConnection
 from tests.support.shared_servers import HonestInstalls, ServerWithDatabase
 
 MAX_DETAIL_LENGTH = 500  # characters: a sentence and an abbreviated metric key
-CLOSING_CODES = {"bad_http", "headers_too_large"}  # after these the start of the next request is unknown
+CLOSING_CODES = {
+    "bad_http",
+    "headers_too_large",
+    "url_too_long",
+}  # after these the start of the next request is unknown
 
 
 GROUP_SIZE = MIN_HALVED_QUEUE - 1  # so that one batch has all of them and the second honest snapshot

@@ -290,3 +290,9 @@ class NotFoundHandler(Handler):
     def operation(self) -> Operation:
         """Raises NotFound."""
         raise NotFound("no_such_address", "This path does not exist.")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Sends an error. Tornado refuses methods that it does not know with 405, before it calls `prepare`."""
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            status_code, kwargs = HTTPStatus.NOT_FOUND, {}
+        super().write_error(status_code, **kwargs)

@@ -31,7 +31,7 @@ MAX_REQUEST_LINE_BYTES = 8 * 1024  # with the ends of lines
 MAX_BODY_BYTES = 2 * MAX_DISCARDED_BYTES  # Tornado's limit of a body; a large body is refused earlier
 
 # A request target that is a URL (RFC 9112, section 3.2.2): clients send one to proxies, and servers accept it.
-ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+ABSOLUTE_FORM = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 # The value of one Host header. Tornado joins two headers with a comma, which does not match.
 HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+;=%-]*")

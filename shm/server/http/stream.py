@@ -11,7 +11,7 @@ from typing import Any, cast
 from tornado.httputil import HTTPInputError
 from tornado.iostream import IOStream, SSLIOStream, UnsatisfiableReadError
 
-from shm.core.errors import BadRequest, HeadersTooLarge, Refusal, RequestTimeout
+from shm.core.errors import BadRequest, HeadersTooLarge, Refusal, RequestTimeout, UrlTooLong
 from shm.core.instruments import Instruments
 from shm.server.connections import Connections
 from shm.server.http import problems
@@ -51,6 +51,7 @@ def closing_response(refusal: Refusal) -> bytes:
     return render_response(refusal.status, headers, problems.body_of(refusal))
 
 
+URL_TOO_LONG = UrlTooLong("url_too_long", "The path and its query are too long.")
 HEADERS_TOO_LARGE = HeadersTooLarge("headers_too_large", "The headers are larger than SHM_MAX_HEADERS allows.")
 BAD_HTTP = BadRequest("bad_http", "The request is not valid HTTP: its request line, a header or its body is malformed.")
 HEAD_TOO_SLOW = RequestTimeout("too_slow", "The request's headers did not arrive within SHM_HEADER_TIMEOUT.")
@@ -184,7 +185,7 @@ class Stream(IOStream):
     def close(self, exc_info: Any = False) -> None:
         """Closes the stream. If Tornado reached a size limit before the end of a part, sends a refusal first."""
         if isinstance(exc_info, UnsatisfiableReadError) and not (self.closed() or self.is_answered_early):
-            self._send_refusal(HEADERS_TOO_LARGE if self.is_reading_head else BAD_HTTP)
+            self._send_refusal(self._too_large())
         was_closed = self.closed()
         super().close(exc_info)
         if not was_closed:
@@ -192,6 +193,13 @@ class Stream(IOStream):
             self.request_memory.release(self)
         if self.error is not None:  # else a cycle of its frames and the stream lasts until the GC runs
             self.error.__traceback__ = None
+
+    def _too_large(self) -> Refusal:
+        """The refusal for a part of a request beyond its size limit."""
+        if not self.is_reading_head:
+            return BAD_HTTP
+        is_request_line_complete = b"\n" in self._read_buffer
+        return HEADERS_TOO_LARGE if is_request_line_complete else URL_TOO_LONG
 
 
 async def _without_extensions(chunk_head: Awaitable[bytes]) -> bytes:

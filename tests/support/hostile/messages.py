@@ -14,6 +14,7 @@ UNSIGNED: Verdict = (401, "missing_instance_id")
 NOT_FOUND: Verdict = (404, "no_such_address")
 WRONG_METHOD: Verdict = (405, "method_not_allowed")
 TOO_LARGE: Verdict = (413, "body_too_large")
+URL_TOO_LONG: Verdict = (414, "url_too_long")
 HEADERS_TOO_LARGE: Verdict = (431, "headers_too_large")
 CHUNKED = "Transfer-Encoding: chunked"
 CHUNK = b"1000\r\n" + b" " * 4096 + b"\r\n"
@@ -98,9 +99,11 @@ RAW: dict[str, tuple[bytes, tuple[Verdict, ...]]] = {
     "the URL of another machine": (b"GET http://[::1/ HTTP/1.1\r\nHost: shm.test\r\n\r\n", ((200, None), BAD_HTTP)),
     "a path with two slashes": (b"GET //[/v1 HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND, BAD_HTTP)),
     "a path with dot segments": (b"GET /v1/../../etc/passwd HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND,)),
-    "a path of 20 KB": (
-        b"GET /" + b"a" * 20_480 + b" HTTP/1.1\r\nHost: shm.test\r\n\r\n",
-        (HEADERS_TOO_LARGE, NOT_FOUND),
+    "a path of 20 KB": (b"GET /" + b"a" * 20_480 + b" HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND,)),
+    "a path of 40 KB": (b"GET /" + b"a" * 40_960 + b" HTTP/1.1\r\nHost: shm.test\r\n\r\n", (URL_TOO_LONG,)),
+    "a query of 40 KB": (
+        b"GET /api/v1/admin/stats?" + b"a" * 40_960 + b" HTTP/1.1\r\nHost: shm.test\r\n\r\n",
+        (URL_TOO_LONG,),
     ),
     "an invalid query": (
         b"POST /v1/snapshot?a=%ff&%00=\xff&a=&&;= HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 2\r\n\r\n{}",
@@ -114,8 +117,15 @@ RAW: dict[str, tuple[bytes, tuple[Verdict, ...]]] = {
         b"GET /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 2\r\n\r\n{}",
         (WRONG_METHOD,),
     ),
-    "CONNECT": (b"CONNECT shm.test:443 HTTP/1.1\r\nHost: shm.test\r\n\r\n", (WRONG_METHOD, NOT_FOUND, BAD_HTTP)),
-    "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND, WRONG_METHOD)),
+    "CONNECT": (b"CONNECT shm.test:443 HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND,)),
+    "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND,)),
+    "TRACE of an unknown path": (b"TRACE /nowhere HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND,)),
+    "an unknown method of an unknown path": (b"BREW /nowhere HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND,)),
+    "a method in lower case of an unknown path": (
+        b"get /nowhere HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 2\r\n\r\n{}",
+        (NOT_FOUND,),
+    ),
+    "the URL of no machine": (b"GET http:///api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND,)),
     "two megabytes to an unknown path": (
         b"POST /nowhere HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2_000_000,
         (NOT_FOUND, TOO_LARGE),
