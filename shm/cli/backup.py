@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--directory", metavar="DIR", type=Path, help="Write to a new file of this directory, named after the time."
     )
     parser.add_argument(
-        "--keep", metavar="N", type=_count, help="With --directory: then remove the backups there but the newest N."
+        "--keep",
+        metavar="DAYS",
+        type=_count,
+        help="With --directory: then remove the backups there but the newest of each of the last DAYS days with one.",
     )
     add_flags(parser, *database_command.FLAGS)
 
@@ -76,11 +79,11 @@ def _output(file: Path | None, directory: Path | None, keep: int | None) -> Iter
     """The path of a new, empty file; None for standard output."""
     if directory is not None:
         with _sole_writer(directory):
-            _remove(directory, UNFINISHED)
+            _remove(_find(directory, UNFINISHED))
             with atomic_file(directory / datetime.now(UTC).strftime(NAME_FORMAT)) as path:
                 yield path
             if keep is not None:
-                _remove(directory, NAME, keep)
+                _remove_old(directory, keep)
     elif file is not None:
         with atomic_file(file) as path:
             yield path
@@ -107,10 +110,20 @@ def _sole_writer(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove(directory: Path, name: "re.Pattern[str]", keep: int = 0) -> None:
-    """Removes the files with such names, except the newest."""
-    files = sorted(file for file in directory.iterdir() if name.fullmatch(file.name))
-    for file in files[: max(0, len(files) - keep)]:
+def _remove_old(directory: Path, days: int) -> None:
+    """Keeps one backup a day: a job that starts again and again would push out all older ones in an hour."""
+    files = _find(directory, NAME)
+    newest_by_day = {file.name.partition("T")[0]: file for file in files}
+    _remove(set(files) - set(list(newest_by_day.values())[-days:]))
+
+
+def _find(directory: Path, name: "re.Pattern[str]") -> list[Path]:
+    """The files with such names, the oldest first."""
+    return sorted(file for file in directory.iterdir() if name.fullmatch(file.name))
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
         file.unlink(missing_ok=True)
 
 

@@ -61,6 +61,7 @@ def write_backup(dsn: str, state: DatabaseState, file: Path | None) -> None:
         f"--lock-wait-timeout={LOCK_TIMEOUT}",
         *([] if file is None else [f"--file={file}"]),
         dsn=dsn,
+        sslmode=state.sslmode,
         stdout=sys.stdout.buffer if file is None else None,
     )
 
@@ -94,6 +95,7 @@ def restore_backup(dsn: str, state: DatabaseState, file: BinaryIO) -> None:
         pg_restore,
         *("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", f"--schema={archive.schema}"),
         dsn=dsn,
+        sslmode=state.sslmode,
         stdin=file,
     )
 

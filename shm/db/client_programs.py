@@ -48,14 +48,20 @@ def find_program(name: str, major: str) -> Path:
 
 
 def run_client(
-    program: Path, *arguments: str, dsn: str, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None
+    program: Path,
+    *arguments: str,
+    dsn: str,
+    sslmode: str,
+    stdin: BinaryIO | None = None,
+    stdout: BinaryIO | None = None,
 ) -> list[str]:
     """Runs a program on the database of a DSN and returns the lines of its output. A signal ends it.
 
-    Other users of the machine see command lines: the password is passed in the environment. Raises ConfigurationError
-    with the program's first error.
+    `sslmode` replaces that of the DSN: with `prefer`, a program without TLS would read without TLS what SHM reads with
+    it. Other users of the machine see command lines: the password is passed in the environment. Raises
+    ConfigurationError with the program's first error.
     """
-    parts = parse_dsn(dsn)
+    parts = {**parse_dsn(dsn), "sslmode": sslmode}
     if "sslpassword" in parts:
         raise ConfigurationError(
             f"{program.name} cannot be given the sslpassword of a DSN without showing it to other users of this "

@@ -27,6 +27,13 @@ class Connection(StatementRunner):
         self._raw = raw
         self._prepared: set[str] = set()
 
+    @property
+    def sslmode(self) -> str:
+        """The sslmode that connects another program no less safely: with TLS, if this connection has it."""
+        info = self._raw.raw.info
+        sslmode = str(info.dsn_parameters["sslmode"])
+        return "require" if info.ssl_in_use and sslmode in ("allow", "prefer") else sslmode
+
     async def execute_sql(self, sql: str, description: str) -> list[Row]:
         """Runs one string of SQL without parameters and returns the rows of its last statement.
 

@@ -66,6 +66,8 @@ class DatabaseState:
     """Whether SHM's own table of applied migrations exists."""
     is_original: bool
     """Whether it is a database of the original server."""
+    sslmode: str
+    """That of the connection, and `require` where the connection has TLS without requiring it."""
 
     @property
     def major(self) -> str:
@@ -108,6 +110,7 @@ async def read_state(connection: Connection, source: str) -> DatabaseState:
         other_names,
         columns >= HISTORY_COLUMNS,
         await is_original(connection),
+        connection.sslmode,
     )
 
 

@@ -151,6 +151,7 @@ def test_a_setting_of_the_whole_server_is_named(source: str, remedy: str) -> Non
         frozenset(),
         True,
         False,
+        "prefer",
     )
     with pytest.raises(ConfigurationError, match=remedy):
         check_writable(state)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.core.errors import ConfigurationError
 from shm.db.advisory_locks import Lock
@@ -23,6 +23,7 @@ from tests.support.databases import admin_cursor, empty_database, migrate, selec
 from tests.support.installs import Install
 from tests.support.load import Load, stored_snapshots
 from tests.support.old_clusters import OLDER_MAJOR, create_older_cluster
+from tests.support.postgres_tls import PostgresTls
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM, run_shm
 from tests.support.signed_actions import act
@@ -158,16 +159,25 @@ def test_an_interrupted_backup_leaves_the_file_as_it_was(database: str, tmp_path
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [(file.name, "older")]
 
 
-def test_a_directory_keeps_the_newest_backups(database: str, tmp_path: Path) -> None:
+def test_a_directory_keeps_a_backup_of_each_day(database: str, tmp_path: Path) -> None:
+    """The newest of a day, so that a job that fails and starts again does not push out older ones."""
     directory = tmp_path / "backups"
     directory.mkdir()
     old = [f"shm-2026010{day}T000000Z.dump" for day in range(1, 5)]
     other = ["notes.txt", "shm-20260101T000000Z.dump.gpg"]
-    for name in [*old, *other, ".shm-20260101T000000Z.dump.0a1b2c3d"]:  # the last is of a command that was killed
+    repeated = [f"shm-{datetime.now(UTC):%Y%m%d}T0000{second:02}Z.dump" for second in range(5)]
+    repeated += [f"{name[:12]}T12{minute:02}00Z.dump" for name in old for minute in range(3)]
+    old = [f"{name[:12]}T235959Z.dump" for name in old]
+    for name in [
+        *old,
+        *repeated,
+        *other,
+        ".shm-20260101T000000Z.dump.0a1b2c3d",
+    ]:  # the last is of a command that was killed
         (directory / name).touch()
     run("backup", "--directory", str(directory), "--keep", "3", SHM_DB_DSN=database)
     names = sorted(each.name for each in directory.iterdir())
-    (newest,) = [name for name in names if name not in (*old, *other)]
+    (newest,) = [name for name in names if name not in (*old, *repeated, *other)]
     assert names == sorted([*old[-2:], newest, *other])
     assert (directory / newest).stat().st_size > 10_000
     assert "--keep needs --directory" in refusal("backup", "--keep", "3", SHM_DB_DSN=database)
@@ -314,14 +324,30 @@ def test_what_is_missing_is_said_in_a_sentence(postgres: str, empty: str, postgr
     with empty_database(postgres) as other:
         with admin_cursor(other) as cursor:
             cursor.execute("CREATE TABLE invoices (id bigint)")
-        run_client(find_program("pg_dump", "18"), "--format=custom", f"--file={tmp_path / 'other'}", dsn=other)
+        dump = ("--format=custom", f"--file={tmp_path / 'other'}")
+        run_client(find_program("pg_dump", "18"), *dump, dsn=other, sslmode="prefer")
     assert "is a dump of another application" in refusal("restore", str(tmp_path / "other"), SHM_DB_DSN=empty)
     packaged = packaged_programs("18")
     assert packaged is not None
-    for tls in ("sslmode=require", "sslrootcert=system sslmode=verify-full"):
-        with pytest.raises(ConfigurationError, match=r"has no TLS: install .*`apt install postgresql-client-18`"):
-            run_client(packaged / "pg_dump", "--format=custom", dsn=f"{empty} {tls}")
+    with pytest.raises(ConfigurationError, match=r"has no TLS: install .*`apt install postgresql-client-18`"):
+        run_client(packaged / "pg_dump", dsn=f"{empty} sslrootcert=system", sslmode="verify-full")
     with pytest.raises(ConfigurationError, match=r"pg_dump of PostgreSQL 99, .*`apt install postgresql-client-99"):
         find_program("pg_dump", "99")
     with pytest.raises(ConfigurationError, match="sslpassword"):
-        run_client(Path("pg_dump"), dsn="host=x sslpassword=y")
+        run_client(Path("pg_dump"), dsn="host=x sslpassword=y", sslmode="prefer")
+
+
+def test_what_is_read_with_tls_is_not_backed_up_without(postgres: str, database: str, tmp_path: Path) -> None:
+    """Where only the embedded pg_dump is there, which has no TLS. With sslmode=disable, everything is without it."""
+    if find_program("pg_dump", "18").parent != packaged_programs("18"):
+        pytest.skip("the system's pg_dump has TLS")
+    backup = ("backup", "--output", str(tmp_path / "shm.dump"))
+    parts = parse_dsn(database)
+    with PostgresTls(Path(parts["host"]) / f".s.PGSQL.{parts.get('port', 5432)}", tmp_path).running() as proxy:
+        dsn = make_dsn(database, host="127.0.0.1", port=proxy.port)
+        refused = refusal(*backup, SHM_DB_DSN=dsn)
+        assert "has no TLS: install the system's of the same version" in refused
+        assert (proxy.encrypted > 0, proxy.plain) == (True, 0)
+        assert not (tmp_path / "shm.dump").exists()
+        run(*backup, SHM_DB_DSN=dsn, PGSSLMODE="disable")
+        assert proxy.plain > 1

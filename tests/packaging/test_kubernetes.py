@@ -109,3 +109,16 @@ def test_the_jobs_run_commands_of_shm() -> None:
     assert backup.keep == 7
     assert export.erased
     assert export.output.parent == Path(mount)
+
+
+def test_the_jobs_share_their_volume_on_one_node() -> None:
+    """Each pod matches its own term, so that the first one can be scheduled anywhere."""
+    assert manifest("PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteOnce"]
+    terms = []
+    for name in ("shm-backup", "shm-erased"):
+        template = manifest("CronJob", name)["spec"]["jobTemplate"]["spec"]["template"]
+        (term,) = template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+        assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        terms.append(term)
+    assert terms[0] == terms[1]
