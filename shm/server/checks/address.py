@@ -3,7 +3,7 @@
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import msgspec
@@ -11,10 +11,10 @@ from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPRequest, HTTPResp
 from tornado.simple_httpclient import HTTPTimeoutError
 from tornado.websocket import WebSocketError, websocket_connect
 
+from shm.server.checks.certificate import judge_validity
 from shm.server.checks.finding import Finding, Level
 
 TIMEOUT_S = 10.0
-EXPIRES_SOON = timedelta(days=14)
 PROBLEM = "application/problem+json"
 
 
@@ -104,11 +104,7 @@ def _check_certificate(host: str, port: int, tls: ssl.SSLContext) -> Finding:
     ):
         certificate = connection.getpeercert() or {}
     expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
-    left = expires - datetime.now(UTC)
-    text = f"the certificate of {host} is valid until {expires:%Y-%m-%d}"
-    if left < EXPIRES_SOON:
-        return Finding(Level.WARNING, "tls", text, "Renew it: installs refuse an expired certificate.")
-    return Finding(Level.OK, "tls", text)
+    return judge_validity(f"the certificate of {host}", expires)
 
 
 def _any_certificate() -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""Checks of the settings against the machine: open files, disk, data directory, and who can reach the server."""
+"""Checks of the settings against the machine: open files, disk, data directory, TLS, and who can reach the server."""
 
 import os
 import stat
@@ -9,6 +9,7 @@ from shm.analytics.disk_forecast import free_bytes
 from shm.auth.token_file import TOKEN_FILE
 from shm.core.file_limit import max_open_connections, open_files_limit
 from shm.core.settings import Settings
+from shm.server.checks.certificate import check_certificate
 from shm.server.checks.finding import Finding, Level
 
 STOPPED_BYTES = 32 * 1024**2  # with less free space an embedded PostgreSQL does not start
@@ -23,6 +24,7 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
     yield _check_token_file(settings)
     yield _check_proxies(settings)
     yield _check_exposure(settings)
+    yield from check_certificate(settings)
 
 
 def _check_files(settings: Settings) -> Finding:

@@ -1,0 +1,40 @@
+"""Check of the certificate of a server that speaks TLS itself: it can be used, and for how long."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from shm.core.errors import ConfigurationError
+from shm.core.settings import Settings
+from shm.server.checks.finding import Finding, Level
+from shm.server.http.tls import ServerCertificate
+
+EXPIRES_SOON = timedelta(days=14)
+SUBJECT = "tls"
+
+
+def check_certificate(settings: Settings) -> Iterator[Finding]:
+    """No finding for a server without TLS."""
+    if settings.tls_cert is None:
+        return
+    from cryptography import x509  # takes 30 ms, which only a server with TLS needs
+
+    try:
+        ServerCertificate.of(settings)
+        (certificate, *_) = x509.load_pem_x509_certificates(settings.tls_cert.read_bytes())
+    except ConfigurationError as error:
+        remedy = "Correct SHM_TLS_CERT and SHM_TLS_KEY, and let the user that runs the server read both files."
+        yield Finding(Level.ERROR, SUBJECT, str(error), remedy)
+        return
+    yield judge_validity(f"the certificate in {settings.tls_cert}", certificate.not_valid_after_utc)
+
+
+def judge_validity(name: str, expires: datetime) -> Finding:
+    """The finding about a certificate that expires then."""
+    left = expires - datetime.now(UTC)
+    text = f"{name} is valid until {expires:%Y-%m-%d}"
+    remedy = "Renew it: installs and readers refuse an expired certificate."
+    if left < timedelta():
+        return Finding(Level.ERROR, SUBJECT, f"{name} expired on {expires:%Y-%m-%d}", remedy)
+    if left < EXPIRES_SOON:
+        return Finding(Level.WARNING, SUBJECT, text, remedy)
+    return Finding(Level.OK, SUBJECT, text)
