@@ -222,7 +222,10 @@ class InstanceReader:
                 return
             last_id, available = rows[-1]["instance_id"], rows[0]["available"]
             hidden_keys = await applications.select_hidden_keys(self._database)
-            yield [instance_from_row(row, hidden_keys) for row in rows]
+            yield [
+                instance_from_row(row if row["leaves"] is None else row | {"metrics": row["leaves"]}, hidden_keys)
+                for row in rows
+            ]
             if len(rows) == available < limit:
                 return
             # PostgreSQL converts all requested rows to text before it applies

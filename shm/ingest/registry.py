@@ -16,6 +16,8 @@ from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Registration
 
 EXPORT_PAGE_SIZE = 20  # snapshots in one page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
+# The current snapshot, which is disclosed among the snapshots, and the feed's cursor.
+UNDISCLOSED_COLUMNS = {"metrics", "leaves", "snapshot_at", "sequence", "cursor"}
 EXPORT_PAUSE_FACTOR = 1.0  # of the time in which a page is read
 REFRESH_PAGE_SIZE = 500  # instances of a statement: some milliseconds under the writers' lock
 REFRESH_MAX_LEAVES = 5_000  # of a statement: instances with many keys change many rows of the tallies
@@ -128,7 +130,8 @@ class Registry:
         row = await self._database.fetch_one(dict, "instances.export_instance", instance_id=instance_id)
         if row is None:
             raise unknown_instance()
-        return row
+        disclosed = {name: value for name, value in row.items() if name not in UNDISCLOSED_COLUMNS}
+        return disclosed | {"public_key": row["public_key"].hex()}
 
     async def export_snapshots(self, instance_id: str) -> AsyncIterator[list[dict[str, object]]]:
         """All snapshots of an instance, oldest first, in pages.

@@ -10,7 +10,7 @@ SELECT cursor, horizon FROM feed_head;
 -- The changes after a cursor, up to `until` and the head, in the order of their cursors; of one application (with the
 -- instances that left it) or of all. `kind`: `instance`, an instance in its present state; `removed`, a deleted instance;
 -- `left`, an instance that moved to another application; `application`, a change of the KPIs without a change of an
--- instance. Each row has the head and the horizon. The statement returns at least one row: without a kind if nothing
+-- instance; rows of the last three have no other columns of an instance. Each row has the head and the horizon. The statement returns at least one row: without a kind if nothing
 -- changed.
 SELECT head.cursor AS head, head.horizon, page.*
 FROM feed_head head
@@ -23,26 +23,27 @@ LEFT JOIN (
         LIMIT %(limit)s::bigint
     )
     UNION ALL
-    (
-        SELECT
-            CASE WHEN changed_app THEN 'left' ELSE 'removed' END, instance_id, NULL, app_slug, NULL, NULL, NULL, NULL, NULL,
-            NULL, NULL, NULL, NULL, NULL, NULL, cursor
-        FROM removals
-        WHERE
+    SELECT other.kind, item.*
+    FROM (
+        (
+            SELECT CASE WHEN changed_app THEN 'left' ELSE 'removed' END AS kind, instance_id, app_slug, cursor
+            FROM removals
+            WHERE
 -- use: changed_after
-        ORDER BY cursor
-        LIMIT %(limit)s::bigint
-    )
-    UNION ALL
-    (
-        SELECT
-            'application', NULL, NULL, app_slug, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, cursor
-        FROM app_changes
-        WHERE
+            ORDER BY cursor
+            LIMIT %(limit)s::bigint
+        )
+        UNION ALL
+        (
+            SELECT 'application', NULL, app_slug, cursor
+            FROM app_changes
+            WHERE
 -- use: changed_after
-        ORDER BY cursor
-        LIMIT %(limit)s::bigint
-    )
+            ORDER BY cursor
+            LIMIT %(limit)s::bigint
+        )
+    ) other
+    CROSS JOIN LATERAL jsonb_populate_record(NULL::instance_items, to_jsonb(other)) item
     ORDER BY cursor
     LIMIT %(limit)s::bigint
 ) page ON TRUE

@@ -157,12 +157,9 @@ updated AS (
 SELECT count(*) AS refreshed FROM before;
 
 -- name: export_instance
--- All stored data of an instance but its snapshots.
+-- The row of an instance, and what other tables have of it but its snapshots.
 SELECT
-    instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, version_rank,
-    version_refused, environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, erased_at,
-    erasing_since, staged, previous_app_slug, app_cursor, needs_approval, counted,
-    elapsed_windows, reporting, refresh_at,
+    instances.*,
     coalesce((
         SELECT jsonb_agg(jsonb_build_object('lost_at', a.lost_at, 'returned_at', a.returned_at) ORDER BY a.lost_at)
         FROM absences a

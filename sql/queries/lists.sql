@@ -101,31 +101,28 @@ SELECT instances FROM counted;
 
 -- name: select_by_id
 -- Instances by ID. The ID never changes, so a scan of all instances reads each one once, despite concurrent changes.
--- `flat`: with the leaves instead of the metrics object.
-SELECT *
-FROM (
-    SELECT
-        item.*,
-        count(*) OVER () AS available,
-        sum(octet_length(item.metrics::text)) OVER (ORDER BY item.instance_id ROWS UNBOUNDED PRECEDING)
-            - octet_length(item.metrics::text) AS bytes_before
-    FROM (
-        SELECT
-            instance_id, app_name, app_slug, app_version, environment, status, last_seen_at, deployment_mode, os_arch,
-            first_seen_at, snapshot_at,
--- use: counted_in_headline
-            AS counted,
-            version_rank, cursor,
-            CASE WHEN %(flat)s::boolean THEN coalesce(leaves, metrics) ELSE metrics END AS metrics
-        FROM instances
-        WHERE
+-- `flat`: with `leaves`, which are null where the metrics object has no nested ones. OFFSET 0 keeps the planner from reading
+-- all instances for a page.
+WITH chosen AS MATERIALIZED (
+    SELECT instance_id, CASE WHEN %(flat)s::boolean THEN leaves END AS leaves
+    FROM instances
+    WHERE
 -- use: instance_filter
-            AND %(conditions)s::boolean
-            AND (%(after_id)s::uuid IS NULL OR instance_id > %(after_id)s::uuid)
-        ORDER BY instance_id
-        LIMIT %(limit)s::bigint
-    ) item
-) page
+        AND %(conditions)s::boolean
+        AND (%(after_id)s::uuid IS NULL OR instance_id > %(after_id)s::uuid)
+    ORDER BY instance_id
+    LIMIT %(limit)s::bigint
+),
+page AS (
+    SELECT
+        item.*, c.leaves,
+        count(*) OVER () AS available,
+        sum(octet_length(coalesce(c.leaves, item.metrics)::text)) OVER (ORDER BY item.instance_id ROWS UNBOUNDED PRECEDING)
+            - octet_length(coalesce(c.leaves, item.metrics)::text) AS bytes_before
+    FROM chosen c
+    CROSS JOIN LATERAL (SELECT * FROM instance_items WHERE instance_id = c.instance_id OFFSET 0) item
+)
+SELECT * FROM page
 WHERE bytes_before < %(max_bytes)s::bigint
 ORDER BY instance_id;
 
