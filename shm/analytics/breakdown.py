@@ -13,7 +13,12 @@ from shm.core.aggregates import Aggregate
 from shm.core.json_types import Timestamp
 from shm.db.database import Database
 
-COLUMNS = ("version", "os_arch", "environment", "deployment_mode")
+COLUMNS = {
+    "version": "app_version",
+    "os_arch": "os_arch",
+    "environment": "environment",
+    "deployment_mode": "deployment_mode",
+}
 METRIC_PREFIX = "metrics."  # followed by a metric's key, which may be that of a column too
 MAX_VALUES = 50  # values with their own group; `rest` combines all others
 
@@ -85,7 +90,7 @@ async def read_breakdown(
     sends. Raises NotFound.
     """
     config = await applications.read_config(database, slug)
-    column = by if by in COLUMNS else None
+    column = COLUMNS.get(by)
     by_key = None if column is not None else by.removeprefix(METRIC_PREFIX)
     requested_keys = sorted({key for key in (by_key, metric) if key is not None})
     unknown_keys = await applications.select_unknown_keys(database, config.slug, requested_keys)

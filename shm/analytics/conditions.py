@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import msgspec
 
+from shm.analytics.instance_fields import TEXT_COLUMNS, TIME_COLUMNS
 from shm.core.errors import BadRequest
 from shm.core.metric_keys import MAX_DIGITS
 from shm.core.releases import version_rank
@@ -24,30 +25,24 @@ EQUALITY = ("=", "!=")
 RANGES = (">", ">=", "<", "<=")
 REVERSED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}  # an age above a limit is a time before a moment
 
-TEXT_COLUMNS = {
+SHORT_NAMES = {
     "id": "instance_id",
     "instance": "instance_id",
-    "instance_id": "instance_id",
     "app": "app_name",
     "application": "app_name",
-    "app_name": "app_name",
-    "app_slug": "app_slug",
     "os": "os_arch",
-    "os_arch": "os_arch",
     "env": "environment",
-    "environment": "environment",
     "mode": "deployment_mode",
-    "deployment_mode": "deployment_mode",
 }
+TEXTS = SHORT_NAMES | {name: name for name in TEXT_COLUMNS if name != "app_version"}
 AGES = {"seen": "last_seen_at", "first": "first_seen_at"}
-TIMES = ("last_seen_at", "first_seen_at", "snapshot_at")
 VERSIONS = ("version", "app_version")
 CHOICES = {
     "status": ("pending", "active", "revoked"),
     "state": ("active", "counted", "uncounted", "silent", "pending", "revoked"),
     "counted": ("true", "false"),
 }
-FIELDS = (*TEXT_COLUMNS, *VERSIONS, *CHOICES, *TIMES, *AGES)
+FIELDS = (*TEXTS, *VERSIONS, *CHOICES, *TIME_COLUMNS, *AGES)
 BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}  # the console shows yes and no
 
 _CONDITION = re.compile(
@@ -79,10 +74,10 @@ def parse_condition(text: str, hiding_apps: Callable[[str], list[str]]) -> Condi
     if name in VERSIONS:
         parameters = _version(text, operator, value)
         return Condition("condition_version", parameters, is_negated)
-    if name in TEXT_COLUMNS:
+    if name in TEXTS:
         _require(text, operator in (*EQUALITY, ":"), f"{name} with =, != or : (contains)")
         _require(text, bool(value) or operator != ":", "a text after the colon")
-        parameters = {"column": TEXT_COLUMNS[name], "operator": operator, "value": value}
+        parameters = {"column": TEXTS[name], "operator": operator, "value": value}
         return Condition("condition_text", parameters, is_negated)
     return Condition("condition_time", _time(text, name, operator, value), is_negated)
 

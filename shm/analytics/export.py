@@ -17,14 +17,14 @@ from typing import Literal
 
 import msgspec
 
-from shm.analytics.instances import Instance, InstanceFilter, InstanceReader
-from shm.analytics.sorting import COLUMNS, METRIC_PREFIX
+from shm.analytics.instance_fields import COLUMNS, Instance
+from shm.analytics.instances import InstanceFilter, InstanceReader
+from shm.analytics.sorting import METRIC_PREFIX
 from shm.core import page_tokens
 
 Format = Literal["csv", "jsonl"]
 
 MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "jsonl": "application/jsonl"}
-FIXED_COLUMNS = (*COLUMNS, "version_rank")
 MAX_METRIC_COLUMNS = 500  # columns: more keys are generated ones, and too many for a spreadsheet
 # Spreadsheets evaluate a text that begins with one of these. Some also accept their full-width forms, which NFKC maps
 # to them, and ignore invisible characters before them.
@@ -69,7 +69,7 @@ async def _csv_rows(
     items: InstanceReader, instance_filter: InstanceFilter, keys: Sequence[str]
 ) -> AsyncGenerator[bytes, None]:
     """Yields the header together with the first rows, so that an error before them is still an error response."""
-    rows: list[list[str]] = [[*FIXED_COLUMNS, *(escape_formula(METRIC_PREFIX + key) for key in keys)]]
+    rows: list[list[str]] = [[*COLUMNS, *(escape_formula(METRIC_PREFIX + key) for key in keys)]]
     async with aclosing(items.scan(instance_filter, flat=True)) as pages:
         async for page in pages:
             rows += [_row(item, keys) for item in page]
@@ -87,7 +87,7 @@ def _encode_csv(rows: Sequence[Sequence[str]]) -> bytes:
 
 def _row(item: Instance, keys: Sequence[str]) -> list[str]:
     leaves = _leaves.decode(item.metrics)
-    return [*(_field(getattr(item, name)) for name in FIXED_COLUMNS), *(_leaf(leaves.get(key)) for key in keys)]
+    return [*(_field(getattr(item, name)) for name in COLUMNS), *(_leaf(leaves.get(key)) for key in keys)]
 
 
 def _field(value: str | bool | datetime | None) -> str:

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from shm.analytics import applications, hidden_metrics
 from shm.analytics.applications import HiddenKeys
 from shm.analytics.conditions import MAX_CONDITIONS, hiding_apps_of, parse_condition
+from shm.analytics.instance_fields import Instance, Status
 from shm.analytics.scan_limiter import ScanLimiter
 from shm.core import page_tokens
 from shm.core.json_types import REPEATED, Metrics, Timestamp
@@ -24,39 +25,6 @@ MAX_MATCHES = 1_000  # instances that are counted whose ID begins with the same 
 UUID_DIGITS = 32
 SCAN_PAGE_BYTES = 2**20  # bytes of metrics that a scan of a fleet holds at a time
 SCAN_PAGE_ROWS = 1_000  # rows that a scan of a fleet holds at a time
-
-Status = Literal["pending", "active", "revoked"]
-
-
-VersionRank = Annotated[
-    str,
-    msgspec.Meta(
-        description="The sort key of the version, compared by code points; equal for all spellings of one release."
-    ),
-]
-
-
-class Instance(msgspec.Struct):
-    """An instance; the original's fields come first.
-
-    `metrics` is the object of the current snapshot, as sent, without hidden metrics. `counted`: whether the headline
-    counts the instance.
-    """
-
-    instance_id: str
-    app_name: str
-    app_slug: str
-    app_version: str
-    environment: str
-    status: Status
-    last_seen_at: Timestamp | None
-    deployment_mode: str
-    metrics: Metrics
-    os_arch: str
-    first_seen_at: Timestamp | None
-    snapshot_at: Timestamp | None
-    counted: bool
-    version_rank: VersionRank
 
 
 @dataclass(frozen=True, slots=True)

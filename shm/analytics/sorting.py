@@ -13,32 +13,20 @@ from uuid import UUID
 
 import msgspec
 
+from shm.analytics.instance_fields import COLUMNS, TIME_COLUMNS
 from shm.core.errors import BadRequest
 from shm.core.metric_keys import MAX_DIGITS, WITHOUT_NUL
 from shm.core.page_tokens import invalid_page_token
 
-COLUMNS = (
-    "instance_id",
-    "app_name",
-    "app_slug",
-    "app_version",
-    "environment",
-    "status",
-    "last_seen_at",
-    "deployment_mode",
-    "os_arch",
-    "first_seen_at",
-    "snapshot_at",
-    "counted",
-)
+SORT_COLUMNS = tuple(name for name in COLUMNS if name != "version_rank")  # the order of `app_version`
 METRIC_PREFIX = "metrics."  # followed by a metric's key; the parts of a nested key are joined by dots
 MAX_LENGTH = 1_024  # characters: far more than a key may have
-DESCENDING_BY_DEFAULT = ("last_seen_at", "first_seen_at", "snapshot_at", METRIC_PREFIX)
+DESCENDING_BY_DEFAULT = (*TIME_COLUMNS, METRIC_PREFIX)
 
 By = Annotated[
     str,
     msgspec.Meta(
-        pattern=rf"^({'|'.join(COLUMNS)}|metrics\.[\s\S]*)$",
+        pattern=rf"^({'|'.join(SORT_COLUMNS)}|metrics\.[\s\S]*)$",
         max_length=MAX_LENGTH,
         description="A field of an instance, or `metrics.` and a metric's key, such as `metrics.mail.sent`.",
     ),
@@ -85,7 +73,7 @@ class Sorting:
 
         Raises BadRequest.
         """
-        if by not in COLUMNS and not by.startswith(METRIC_PREFIX):  # the pattern matches a trailing newline
+        if by not in SORT_COLUMNS and not by.startswith(METRIC_PREFIX):  # the pattern matches a trailing newline
             raise BadRequest("bad_parameter", "sort names no field of an instance.")
         return cls(by, order or ("desc" if by.startswith(DESCENDING_BY_DEFAULT) else "asc"))
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from shm.analytics import applications
 from shm.analytics.applications import HiddenKeys
-from shm.analytics.instances import Instance, instance_from_row
+from shm.analytics.instance_fields import Instance
+from shm.analytics.instances import instance_from_row
 from shm.db.database import Database
 
 PAGE_SIZE = 500  # changes read at a time

@@ -4,7 +4,7 @@ import struct
 
 import msgspec
 
-from shm.analytics.instances import Instance
+from shm.analytics.instance_fields import Instance
 from shm.analytics.kpis import ApplicationKpis
 
 TEXT = 0x81  # FIN and opcode 1: a text message in one frame

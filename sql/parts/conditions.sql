@@ -11,25 +11,15 @@ instance_id = ANY(%(ids)s::uuid[])
 -- part: condition_text
 CASE %(operator)s::text
     WHEN '=' THEN lower((
--- use: condition_text_column
+-- use: text_column
     ) COLLATE "C") = lower(%(value)s::text COLLATE "C")
     WHEN '!=' THEN lower((
--- use: condition_text_column
+-- use: text_column
     ) COLLATE "C") <> lower(%(value)s::text COLLATE "C")
     WHEN ':' THEN position(lower(%(value)s::text COLLATE "C") IN lower((
--- use: condition_text_column
+-- use: text_column
     ) COLLATE "C")) > 0
 END
-
--- part: condition_text_column
-        CASE %(column)s::text
-            WHEN 'instance_id' THEN instance_id::text
-            WHEN 'app_name' THEN app_name
-            WHEN 'app_slug' THEN app_slug
-            WHEN 'environment' THEN environment
-            WHEN 'deployment_mode' THEN deployment_mode
-            WHEN 'os_arch' THEN os_arch
-        END
 
 -- part: condition_version
 -- Versions are compared by their rank. `pattern` matches a version by its beginning.
@@ -70,28 +60,21 @@ END
 -- part: condition_time
 -- A time before or after `time`, or before or after the age `age`. An instance without the time matches neither.
 (
--- use: condition_time_column
+-- use: time_column
 ) > '-infinity' AND CASE %(operator)s::text
     WHEN '>' THEN
--- use: condition_time_column
+-- use: time_column
         > CASE WHEN %(age)s::interval IS NULL THEN %(time)s::timestamptz ELSE now() - %(age)s::interval END
     WHEN '>=' THEN
--- use: condition_time_column
+-- use: time_column
         >= CASE WHEN %(age)s::interval IS NULL THEN %(time)s::timestamptz ELSE now() - %(age)s::interval END
     WHEN '<' THEN
--- use: condition_time_column
+-- use: time_column
         < CASE WHEN %(age)s::interval IS NULL THEN %(time)s::timestamptz ELSE now() - %(age)s::interval END
     WHEN '<=' THEN
--- use: condition_time_column
+-- use: time_column
         <= CASE WHEN %(age)s::interval IS NULL THEN %(time)s::timestamptz ELSE now() - %(age)s::interval END
 END
-
--- part: condition_time_column
-        CASE %(column)s::text
-            WHEN 'last_seen_at' THEN coalesce(last_seen_at, '-infinity')
-            WHEN 'first_seen_at' THEN coalesce(first_seen_at, '-infinity')
-            WHEN 'snapshot_at' THEN coalesce(snapshot_at, '-infinity')
-        END
 
 -- part: condition_metric
 -- A metric of the current snapshot, aggregated or not; `path` is the key of a nested one. It has no value in

@@ -20,13 +20,33 @@
 -- Whether an instance is active: approved, and seen within the active window.
             status = 'active' AND coalesce(last_seen_at + (SELECT active_window FROM settings) > now(), FALSE)
 
+-- part: text_column
+-- The text of an instance's column by name; null without a column, or with one of another type. The planner removes the
+-- branches of other columns.
+        CASE %(column)s::text
+            WHEN 'instance_id' THEN instance_id::text
+            WHEN 'app_name' THEN app_name
+            WHEN 'app_slug' THEN app_slug
+            WHEN 'app_version' THEN app_version
+            WHEN 'environment' THEN environment
+            WHEN 'deployment_mode' THEN deployment_mode
+            WHEN 'os_arch' THEN os_arch
+        END
+
+-- part: time_column
+-- The same of times; `-infinity`, as in the indexes, where an instance has none.
+        CASE %(column)s::text
+            WHEN 'last_seen_at' THEN coalesce(last_seen_at, '-infinity')
+            WHEN 'first_seen_at' THEN coalesce(first_seen_at, '-infinity')
+            WHEN 'snapshot_at' THEN coalesce(snapshot_at, '-infinity')
+        END
+
 -- part: sort_keys
 -- `keyed`: the selected instances with their sort keys; no column of a key is null. In both directions (`direction` is 1
 -- or -1) numbers come before booleans, booleans before texts, and missing values last. Texts are compared by code points,
 -- so the order is the same on every server. Versions are compared by their rank, then by their spelling; the character
 -- between the two occurs in no rank. `metric` is a metric's key if `column` names no column, and
--- has no value in `hiding_apps`. The planner removes the
--- branches of other columns. The query `fence`, which nothing reads, keeps the planner from merging `valued` into `keyed`:
+-- has no value in `hiding_apps`. The query `fence`, which nothing reads, keeps the planner from merging `valued` into `keyed`:
 -- so a leaf is evaluated once for each row. OFFSET 0 would do the same, but one process would then sort all rows; so each
 -- process keeps the first ones of its own. One parallel worker halves the time if a core is idle, which PostgreSQL's cost
 -- model does not expect. More workers would take cores from the intake.
@@ -37,19 +57,15 @@ WITH valued AS (
     SELECT
         instance_id,
         CASE %(column)s::text
-            WHEN 'app_name' THEN app_name
-            WHEN 'app_slug' THEN app_slug
             WHEN 'app_version' THEN version_rank || E'\x01' || app_version
-            WHEN 'environment' THEN environment
             WHEN 'status' THEN status
-            WHEN 'deployment_mode' THEN deployment_mode
-            WHEN 'os_arch' THEN os_arch
+            ELSE
+-- use: text_column
         END AS column_text,
-        CASE %(column)s::text
-            WHEN 'last_seen_at' THEN last_seen_at
-            WHEN 'first_seen_at' THEN first_seen_at
-            WHEN 'snapshot_at' THEN snapshot_at
-        END AS column_time,
+        nullif(
+-- use: time_column
+            , '-infinity'
+        ) AS column_time,
         CASE WHEN %(column)s::text = 'counted' THEN
 -- use: counted_in_headline
         END AS column_flag,

@@ -5,16 +5,14 @@
 -- `is_rest`). The statement reads every instance of the application.
 WITH valued AS MATERIALIZED (
     SELECT
-        CASE %(column)s::text
-            WHEN 'version' THEN i.app_version
-            WHEN 'os_arch' THEN i.os_arch
-            WHEN 'environment' THEN i.environment
-            WHEN 'deployment_mode' THEN i.deployment_mode
-            ELSE CASE
+        coalesce(
+-- use: text_column
+            ,
+            CASE
                 WHEN jsonb_typeof(coalesce(i.leaves, i.metrics) -> %(by)s::text) IN ('string', 'boolean')
                 THEN coalesce(i.leaves, i.metrics) ->> %(by)s::text
             END
-        END AS value,
+        ) AS value,
         CASE
             WHEN jsonb_typeof(coalesce(i.leaves, i.metrics) -> %(metric)s::text) = 'number'
             THEN (coalesce(i.leaves, i.metrics) -> %(metric)s::text)::numeric

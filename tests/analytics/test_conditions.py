@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shm.analytics.conditions import MAX_CONDITIONS, parse_condition
+from shm.analytics.conditions import MAX_CONDITIONS, TEXTS, parse_condition
+from shm.analytics.instance_fields import TIME_COLUMNS
 from shm.core.page_tokens import parse_timestamp
 from shm.core.releases import version_rank
 from shm.db.conditions import Conditions
@@ -43,7 +44,6 @@ RARE_VALUES = """
         version_rank = CASE (metrics ->> 'n')::int %% 500 WHEN 1 THEN %s WHEN 2 THEN %s ELSE %s END,
         status = CASE (metrics ->> 'n')::int %% 500 WHEN 3 THEN 'pending' WHEN 4 THEN 'revoked' ELSE 'active' END
 """
-TEXTS = {"id": "instance_id", "app": "app_name", "os": "os_arch", "env": "environment", "mode": "deployment_mode"}
 
 
 @dataclass(frozen=True)
@@ -215,6 +215,17 @@ def test_conditions_equal_a_brute_force_evaluation(fleet: Fleet, max_examples: i
         assert {json.loads(item)["instance_id"] for item in items} == expected, where
 
     check()
+
+
+@pytest.mark.parametrize("name", [*sorted({*TEXTS.values()}), *TIME_COLUMNS])
+def test_every_column_has_a_condition_and_an_order(fleet: Fleet, name: str) -> None:
+    values = [item[name] for item in fleet.items if item[name] is not None]
+    wanted = values if name in TIME_COLUMNS else [value for value in values if value == max(values)]
+    condition = f"{name}>={min(values)}" if name in TIME_COLUMNS else f"{name}={max(values)}"
+    params = {"where": condition, "sort": name, "order": "asc"}
+    address = f"{fleet.server.url}/api/v1/admin/instances"
+    response = plain_http.get(address, params=params, headers=fleet.server.headers).raise_for_status()
+    assert [item[name] for item in response.json()] == sorted(wanted)
 
 
 def test_a_hidden_metric_matches_nothing(fleet: Fleet) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from shm.analytics.instance_fields import COLUMNS
 from tests.support import plain_http
 from tests.support.bulk_fleet import insert_fleet
 from tests.support.installs import Install
@@ -20,10 +21,6 @@ pytestmark = pytest.mark.cluster
 FLEET = 2_000
 KIB_PER_INSTALL = 50
 MAX_MEMORY_GROWTH = 50 * 2**20  # bytes of the server's memory, during an export of a hundred MiB
-FIRST_COLUMNS = [
-    *("instance_id", "app_name", "app_slug", "app_version", "environment", "status", "last_seen_at"),
-    *("deployment_mode", "os_arch", "first_seen_at", "snapshot_at", "counted", "version_rank"),
-]
 
 
 def export_rows(server: ServerProcess, query: str = "") -> list[dict[str, str]]:
@@ -52,7 +49,7 @@ def test_csv_has_a_column_for_each_metric_and_keeps_every_digit(server: ServerPr
     assert int(response.headers["X-Feed-Cursor"]) > 0
     rows = {row["instance_id"]: row for row in export_rows(server)}
     metrics = ["metrics.a", "metrics.beta", "metrics.mail.sent", "metrics.plan"]
-    assert [*rows[first.instance_id]] == FIRST_COLUMNS + metrics
+    assert [*rows[first.instance_id]] == [*COLUMNS, *metrics]
     assert [rows[first.instance_id][name] for name in metrics] == ["1.50", "", "123456789012345678901234567890", ""]
     assert [rows[second.instance_id][name] for name in metrics] == ["", "true", "", 'a, "b"\né']
     assert [rows[pending.instance_id][name] for name in ("status", "last_seen_at", "counted")] == [
@@ -61,7 +58,7 @@ def test_csv_has_a_column_for_each_metric_and_keeps_every_digit(server: ServerPr
         "false",
     ]
     item = server.get(f"instances/{first.instance_id}").json()
-    for name in [name for name in FIRST_COLUMNS if name != "counted"]:
+    for name in [name for name in COLUMNS if name != "counted"]:
         assert rows[first.instance_id][name] == item[name]
 
 
@@ -125,7 +122,7 @@ def test_metrics_without_a_column_are_counted(server: ServerProcess) -> None:
     response = server.get("export")
     assert response.headers["X-Metrics-Left-Out"] == "101"
     header = next(csv.reader([response.text.splitlines()[0]]))
-    assert len(header) == len(FIRST_COLUMNS) + 500
+    assert len(header) == len(COLUMNS) + 500
     assert "metrics.often" in header
 
 

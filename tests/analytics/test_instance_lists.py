@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shm.analytics.instance_fields import TIME_COLUMNS
+from shm.analytics.sorting import SORT_COLUMNS
 from tests.support import plain_http
 from tests.support.bulk_fleet import insert_fleet
 from tests.support.databases import fresh_database
@@ -27,12 +29,7 @@ VALUES: list[Any] = [
     *("x" * 64, "x" * 65, None, [1], "a\u202e"),
 ]
 VERSIONS = ["é", "1.4.2", "1.9", "1.10", "v1.10", "2.0-rc1", "2.0", "2.0-1"]  # in their order
-TIMES = ["last_seen_at", "first_seen_at", "snapshot_at"]
-FIELDS = [
-    *("instance_id", "app_name", "app_slug", "app_version", "environment", "status", "deployment_mode", "os_arch"),
-    *("counted", *TIMES),
-]
-SORTS = [*FIELDS, "metrics.v", "metrics.mail.sent", "metrics.nobody", None]
+SORTS = [*SORT_COLUMNS, "metrics.v", "metrics.mail.sent", "metrics.nobody", None]
 KIBIBYTE = "x" * 1_000
 
 
@@ -100,7 +97,7 @@ def test_all_pages_of_a_list_equal_a_brute_force_sort(fleet: Fleet, max_examples
         received = [item["instance_id"] for page in listed for item in page]
         matching = [item for item in fleet.items if matches_filters(item, filters)]
         by = sort or "last_seen_at"
-        descending = (order or ("desc" if by in TIMES or by.startswith("metrics.") else "asc")) == "desc"
+        descending = (order or ("desc" if by in TIME_COLUMNS or by.startswith("metrics.") else "asc")) == "desc"
         assert received == [item["instance_id"] for item in brute_force(matching, by, descending=descending)]
 
     check()
@@ -116,7 +113,7 @@ def brute_force(items: list[dict[str, Any]], by: str, *, descending: bool) -> li
         rank = 3
         if isinstance(value, bool):
             rank = 1
-        elif isinstance(value, int | Decimal) or (by in TIMES and value is not None):
+        elif isinstance(value, int | Decimal) or (by in TIME_COLUMNS and value is not None):
             rank = 0
         elif isinstance(value, str) and (len(value) <= 64 or not by.startswith("metrics.")):
             rank = 2

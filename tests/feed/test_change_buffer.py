@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shm.analytics.counts import InstanceCounts
-from shm.analytics.instances import Instance
+from shm.analytics.instance_fields import Instance
 from shm.analytics.kpis import AggregatedKeys, ApplicationKpis
 from shm.feed import change_buffer
 from shm.feed.change_buffer import ChangeBuffer

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from shm.analytics import applications, instances, kpis, stats
+from shm.analytics import applications, instance_fields, instances, kpis, stats
 from shm.analytics.instances import InstanceConditions, InstanceFilter, InstancePage, StoredSnapshot
 from shm.analytics.periods import past_midnight
 from shm.analytics.sorting import By, Order, Sorting
@@ -196,7 +196,7 @@ class Instances(Handler):
     """`instances`."""
 
     @operation("listInstances", Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE, ROWS_BEFORE], refuses=[NotFound])
-    async def get(self, query: InstancesQuery) -> list[instances.Instance]:
+    async def get(self, query: InstancesQuery) -> list[instance_fields.Instance]:
         """Instances with their current metrics, last seen first, or sorted by a field or a metric.
 
         In both orders numbers come before booleans, booleans before texts, and missing values last. Equal values are
@@ -243,7 +243,7 @@ class Instance(Handler):
     """`GET instances/{id}`."""
 
     @operation("getInstance", Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
-    async def get(self, instance_id: InstanceId) -> instances.Instance:
+    async def get(self, instance_id: InstanceId) -> instance_fields.Instance:
         """An instance with its current metrics."""
         return await read_instance(self, await find_instance(self, instance_id))
 
@@ -282,7 +282,7 @@ class ApproveInstance(Handler):
     """`POST instances/{id}/approve`."""
 
     @operation("approveInstance", Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
-    async def post(self, instance_id: InstanceId) -> instances.Instance:
+    async def post(self, instance_id: InstanceId) -> instance_fields.Instance:
         """Approves an instance. A second request changes nothing; a revoked instance stays revoked."""
         return await set_status(self, instance_id, "active")
 
@@ -291,12 +291,14 @@ class RevokeInstance(Handler):
     """`POST instances/{id}/revoke`."""
 
     @operation("revokeInstance", Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
-    async def post(self, instance_id: InstanceId) -> instances.Instance:
+    async def post(self, instance_id: InstanceId) -> instance_fields.Instance:
         """Revokes an instance for good. A second request changes nothing."""
         return await set_status(self, instance_id, "revoked")
 
 
-async def set_status(handler: Handler, instance_id: str, status: Literal["active", "revoked"]) -> instances.Instance:
+async def set_status(
+    handler: Handler, instance_id: str, status: Literal["active", "revoked"]
+) -> instance_fields.Instance:
     """Sets an instance's status and returns the instance. Raises NotFound, or Conflict for a revoked one."""
     instance_id = await find_instance(handler, instance_id, min_digits=MIN_DIGITS_TO_CHANGE)
     action = "approve_instance" if status == "active" else "revoke_instance"
@@ -325,7 +327,7 @@ async def find_instance(handler: Handler, text: str, *, min_digits: int = 1) -> 
     return found.instance_id
 
 
-async def read_instance(handler: Handler, instance_id: str) -> instances.Instance:
+async def read_instance(handler: Handler, instance_id: str) -> instance_fields.Instance:
     """Reads an instance and sets the header with the feed's cursor of that state. Raises NotFound."""
     page = await handler.services.instances.get(instance_id)
     if not page.items:

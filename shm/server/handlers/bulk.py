@@ -7,7 +7,8 @@ import msgspec
 
 from shm.analytics.applications import Uuid
 from shm.analytics.conditions import MAX_CONDITIONS
-from shm.analytics.instances import InstanceFilter, Status
+from shm.analytics.instance_fields import Status
+from shm.analytics.instances import InstanceFilter
 from shm.auth import audit
 from shm.auth.audit import AuditEntry
 from shm.auth.tokens import Role

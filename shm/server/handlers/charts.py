@@ -15,8 +15,8 @@ from shm.analytics import (
     metric_suggestions,
     versions,
 )
+from shm.analytics.instance_fields import VersionRank as Rank
 from shm.analytics.instances import InstanceConditions
-from shm.analytics.instances import VersionRank as Rank
 from shm.analytics.periods import Period, parse_past
 from shm.auth.tokens import Role
 from shm.core.errors import BadRequest, NotFound
