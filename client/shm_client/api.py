@@ -4,19 +4,19 @@ The token is sent in the Authorization header only, and only to the configured s
 only the query of a `next` link is used.
 """
 
+import re
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, date, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from .errors import IncompatibleServerError, InvalidResponseError, ServerUnavailableError
 from .figures import AuditEntry, Breakdown, Histogram, Lifecycle, MetricSeries, Period, StoredSnapshot, Token, Versions
-from .http_errors import describe_cause, to_client_error
+from .http_errors import describe_cause, parse_date, to_client_error
 from .lean_httpx import httpx
 from .model import (
     Application,
@@ -263,16 +263,15 @@ class Api:
     async def next_page(self, query: str) -> Page:
         """The page with the query `Page.next` or `Page.previous`."""
         response = await self._get(f"{API_PATH}/instances?{query}")
-        cursor = response.headers.get("X-Feed-Cursor", "")
-        if not cursor.isdecimal():
+        cursor = _number_of(response, "X-Feed-Cursor")
+        if cursor is None:
             raise InvalidResponseError("the server's list of instances has no numeric X-Feed-Cursor header")
-        rows_before = response.headers.get("X-Rows-Before", "")
         return Page(
             self._decode(response, list[Instance]),
-            int(cursor),
+            cursor,
             _next_page_query(response),
             _next_page_query(response, "prev"),
-            int(rows_before) if rows_before.isdecimal() else None,
+            _number_of(response, "X-Rows-Before"),
         )
 
     def open_messages(
@@ -322,17 +321,23 @@ class Api:
         return decoded
 
     def _update_clock_offset(self, response: httpx.Response) -> None:
-        try:
-            offset_s = (parsedate_to_datetime(response.headers["Date"]) - datetime.now(UTC)).total_seconds()
-        except (KeyError, ValueError, TypeError):
-            return
-        self._clock_offset_s = offset_s if abs(offset_s) > MIN_CLOCK_OFFSET_S else 0.0
+        date = parse_date(response.headers.get("Date", ""))
+        if date is not None:
+            offset_s = (date - datetime.now(UTC)).total_seconds()
+            self._clock_offset_s = offset_s if abs(offset_s) > MIN_CLOCK_OFFSET_S else 0.0
+
+
+def _number_of(response: httpx.Response, header: str) -> int | None:
+    """The number in a header; None without one, or with one that is no number of 64 bits."""
+    digits = response.headers.get(header, "")
+    return int(digits) if re.fullmatch(r"[0-9]{1,18}", digits) else None
 
 
 def _check_api_level(server: str, response: httpx.Response) -> None:
     """Raises IncompatibleServerError. A proxy's own answer has no level, and is refused for its status or its body."""
-    header = response.headers.get(API_LEVEL_HEADER, "")
-    level = int(header) if header.isdecimal() else API_LEVEL
+    level = _number_of(response, API_LEVEL_HEADER)
+    if level is None:
+        return
     if level < API_LEVEL:
         reason = f"{server} is too old: upgrade SHM there, to API level {API_LEVEL} or later; it has {level}"
         raise IncompatibleServerError(reason, is_too_old=True)

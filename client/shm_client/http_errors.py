@@ -37,12 +37,20 @@ def parse_retry_after(header: str | None) -> float | None:
         return None
     if header.strip().isdecimal():
         seconds = float(header)
+    elif (date := parse_date(header)) is not None:
+        seconds = (date - datetime.now(UTC)).total_seconds()
     else:
-        try:
-            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
+        return None
     return min(max(0.0, seconds), MAX_RETRY_AFTER_S)
+
+
+def parse_date(header: str) -> datetime | None:
+    """The time of a header such as Date, in UTC; None if it is not a valid date of HTTP."""
+    try:
+        date = parsedate_to_datetime(header)
+        return date.astimezone(UTC) if date.tzinfo else None
+    except (ValueError, TypeError, OverflowError, OSError, IndexError):  # the last ones of dates with odd parts
+        return None
 
 
 def describe_cause(error: Exception, sanitize: Sanitizer) -> str:

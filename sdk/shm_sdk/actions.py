@@ -252,5 +252,5 @@ def _format(unix_time: float) -> str:
 def _parse(response: Response) -> object:
     try:
         return json.loads(response.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

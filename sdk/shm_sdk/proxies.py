@@ -72,8 +72,8 @@ def _matches(entry: str, host: str, port: int) -> bool:
         except ValueError:
             pass  # a name, or an address with a port
     name, _, digits = entry.rpartition(":")
-    if digits.isdigit() and name:
-        return int(digits) == port and _matches(name, host, port)
+    if name and digits.isascii() and digits.isdigit():
+        return digits.lstrip("0") == str(port) and _matches(name, host, port)
     name = entry.lstrip("*").strip(".")
     return bool(name) and (host == name or host.endswith(f".{name}"))
 

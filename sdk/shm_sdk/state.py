@@ -4,6 +4,7 @@ Only the process that holds the report lock writes it. A file that cannot be rea
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ def _parse(document: dict[str, Any]) -> State:
     state = State()
     for name, default in list(vars(state).items()):
         value = document.get(name)
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+        if isinstance(default, float):
+            value = _to_float(value)
         if type(value) is type(default):
             setattr(state, name, value)
     counts, latest, merged = document.get("counts"), document.get("latest"), document.get("merged")
@@ -80,13 +81,28 @@ def _parse(document: dict[str, Any]) -> State:
     if isinstance(hints, dict):
         state.hints = {name: hint for name, hint in hints.items() if isinstance(hint, dict)}
     if isinstance(counts, dict):
-        state.counts = {name: value for name, value in counts.items() if isinstance(value, int | float)}
+        numbers = {name: _to_float(value) for name, value in counts.items()}
+        state.counts = {name: number for name, number in numbers.items() if number is not None}
     if isinstance(latest, dict):
-        state.latest = {name: pair for name, pair in latest.items() if _is_pair(pair)}
+        state.latest = {name: pair for name, value in latest.items() if (pair := _to_pair(value)) is not None}
     if isinstance(merged, list):
         state.merged = [name for name in merged if isinstance(name, str)]
     return state
 
 
-def _is_pair(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(number, int | float) for number in value)
+def _to_pair(value: object) -> list[float] | None:
+    """Two numbers of the document, None for anything else."""
+    numbers = [_to_float(number) for number in value] if isinstance(value, list) else []
+    pair = [number for number in numbers if number is not None]
+    return pair if len(pair) == len(numbers) == 2 else None
+
+
+def _to_float(value: object) -> float | None:
+    """A finite number of the document, None for anything else. Python reads integers of any size, and Infinity."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

@@ -261,7 +261,19 @@ def test_a_time_that_a_wrong_clock_has_stored_is_replaced(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"sequence": "x", "counts": [1], "latest": {"a": 1}}', b"\xff"]
+    "content",
+    [
+        *(
+            b"",
+            b"{",
+            b"[]",
+            b'{"sequence": "x", "counts": [1], "latest": {"a": 1}}',
+            b"\xff",
+            b'{"sequence": ' + b"9" * 5_000,
+        ),
+        b'{"quiet_until": %d, "next_report_at": Infinity, "last_sent_at": NaN}' % (10**400),
+        b'{"counts": {"a": %d, "b": Infinity, "c": true}, "latest": {"a": [1, %d], "b": [1]}}' % (10**400, 10**400),
+    ],
 )
 def test_a_damaged_state_is_an_empty_one(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.json").write_bytes(content)

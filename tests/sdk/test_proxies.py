@@ -77,6 +77,8 @@ def test_no_proxy_includes_the_host(no_proxy: str, url: str) -> None:
         ("10.0.0.0/8", "https://[fd12::1]"),
         ("fd00::/8", "https://10.1.2.3"),
         ("0.0.0", "https://10.0.0.0.example.org"),
+        ("example.com:²", "https://example.com"),
+        ("example.com:" + "9" * 5_000, "https://example.com"),
     ],
 )
 def test_no_proxy_does_not_include_the_host(no_proxy: str, url: str) -> None:
