@@ -11,8 +11,6 @@ PAGE_SIZE = 500  # rows
 MAX_TEXT = 1_024  # characters that are read of a text, more than any limit of one
 MAX_KEY = 65  # bytes that are read of a public key, which has 64
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)  # time of an application or instance; an older one becomes this
-COLUMNS = 3  # that `count_columns` finds in a database of the original
-FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +47,7 @@ class OriginalInstance:
 class OriginalSnapshot:
     """A row of `snapshots`.
 
-    `snapshot_at` is None for a time that is too old (`is_expired`), in the future or missing, `data` if it is too large
-    or missing.
+    `snapshot_at` is None for a time that is too old (`is_expired`), in the future or missing, `data` beyond the limit.
     """
 
     id: int
@@ -61,8 +58,9 @@ class OriginalSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
-    columns: int
+class _Tables:
+    is_original: bool
+    has_applications: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +78,23 @@ class _SetConfigResult:
 
 async def is_original(connection: Connection) -> bool:
     """Whether the database is one of the original server."""
-    return await connection.fetch_original(_Columns, "read.count_columns") == [_Columns(COLUMNS)]
+    (tables,) = await connection.fetch_original(_Tables, "read.find_tables")
+    return tables.is_original
 
 
 async def open_original(connection: Connection) -> RowCounts:
     """Makes the session read-only, and counts the rows. Raises ConfigurationError for another database."""
     await connection.fetch_original(_SetConfigResult, "read.set_read_only")
-    if not await is_original(connection):
+    (tables,) = await connection.fetch_original(_Tables, "read.find_tables")
+    if not tables.is_original:
         raise ConfigurationError(
             "The database of --from-dsn is not one of the original server: it does not have that server's tables "
-            "applications, instances and snapshots."
+            "instances and snapshots."
+        )
+    if not tables.has_applications:
+        raise ConfigurationError(
+            "The database of --from-dsn is of the original's first release, without its table applications: run the "
+            "original's migration 002_applications.sql in it, then import it."
         )
     (counts,) = await connection.fetch_original(RowCounts, "read.count_rows")
     return counts
@@ -97,23 +102,25 @@ async def open_original(connection: Connection) -> RowCounts:
 
 async def read_applications(connection: Connection, now: datetime) -> AsyncIterator[list[OriginalApplication]]:
     """Pages of applications, in the order of their slugs. No time in them is after `now`."""
-    after = None
+    after_slug: str | None = None
+    after_id: str | None = None
     while page := await connection.fetch_original(
         OriginalApplication,
         "read.select_applications",
-        after=after,
+        after_slug=after_slug,
+        after_id=after_id,
         limit=PAGE_SIZE,
         max_text=MAX_TEXT,
         oldest=OLDEST,
         now=now,
     ):
         yield page
-        after = page[-1].slug
+        after_slug, after_id = page[-1].slug, page[-1].id
 
 
 async def read_instances(connection: Connection, now: datetime) -> AsyncIterator[list[OriginalInstance]]:
     """Pages of instances, in the order of their IDs. No time in them is after `now`."""
-    after = FIRST_ID
+    after: str | None = None
     while page := await connection.fetch_original(
         OriginalInstance,
         "read.select_instances",

@@ -212,7 +212,7 @@ class FullImport:
             flattened = flatten(record.metrics, self._settings)
             version = parse_text(record.app_version, self._settings)
         except BadRequest as refusal:
-            raise SkippedRow(f"snapshots over a limit ({refusal.code})") from None
+            raise SkippedRow(f"snapshots that are refused ({refusal.code})") from None
         return Snapshot(
             instance_id=record.instance_id,
             public_key=key,

@@ -84,11 +84,11 @@ def parse_snapshot(row: OriginalSnapshot, find_key: Callable[[str], bytes | None
     if key is None:
         raise SkippedRow("snapshots of installs that are revoked or skipped")
     if row.data is None:
-        raise SkippedRow("snapshots over a limit (body_too_large)")
+        raise SkippedRow("snapshots that are refused (body_too_large)")
     try:
         flattened = flatten(decode_metrics(row.data.encode()), settings)
     except BadRequest as refusal:
-        raise SkippedRow(f"snapshots over a limit ({refusal.code})") from None
+        raise SkippedRow(f"snapshots that are refused ({refusal.code})") from None
     return Snapshot(
         instance_id=row.instance_id,
         public_key=key,

@@ -1,12 +1,16 @@
 -- Statements that read a database of the original server. They are not for SHM's schema. Each row may have been changed
 -- by hand, or come from a hostile server: texts are cut and times bounded here, everything else is checked by Python.
 
--- name: count_columns
--- How many of these columns, which SHM does not have, are in the schema: 3 in a database of the original.
-SELECT count(*) AS columns FROM information_schema.columns
-WHERE table_schema = current_schema() AND (table_name, column_name) IN (
-    ('applications', 'app_slug'), ('instances', 'application_id'), ('snapshots', 'data')
-);
+-- name: find_tables
+-- Whether the original's tables are in the schema, by columns that SHM does not have, and whether the one of applications
+-- is, which its first release did not have.
+SELECT
+    count(*) FILTER (WHERE (table_name, column_name) IN (('snapshots', 'data'), ('instances', 'public_key'))) = 2
+        AS is_original,
+    count(*) FILTER (WHERE (table_name, column_name) IN (('applications', 'app_slug'), ('instances', 'application_id'))) = 2
+        AS has_applications
+FROM information_schema.columns
+WHERE table_schema = current_schema();
 
 -- name: set_read_only
 -- From now on this session cannot change the database.
@@ -17,10 +21,10 @@ SELECT set_config('default_transaction_read_only', 'on', FALSE);
 SELECT (SELECT count(*) FROM instances) AS instances, (SELECT count(*) FROM snapshots) AS snapshots;
 
 -- name: select_applications
--- A page of applications, by slug after the last one of the page before.
+-- A page of applications, by slug and ID after the last one of the page before.
 SELECT
     id::text,
-    app_slug AS slug,
+    coalesce(app_slug, '') AS slug,
     left(app_name, %(max_text)s) AS name,
     left(github_url, %(max_text)s) AS github_url,
     left(logo_url, %(max_text)s) AS logo_url,
@@ -32,8 +36,10 @@ SELECT
     least(greatest(coalesce(created_at, %(now)s)::timestamptz, %(oldest)s::timestamptz), %(now)s::timestamptz)
         AS created_at
 FROM applications
-WHERE %(after)s::text IS NULL OR app_slug > %(after)s::text
-ORDER BY app_slug
+WHERE
+    %(after_slug)s::text IS NULL
+    OR (coalesce(app_slug, ''), coalesce(id::text, '')) > (%(after_slug)s::text, coalesce(%(after_id)s::text, ''))
+ORDER BY coalesce(app_slug, ''), coalesce(id::text, '')
 LIMIT %(limit)s;
 
 -- name: select_instances
@@ -58,7 +64,7 @@ SELECT
     ) AS last_seen_at
 FROM instances i
 LEFT JOIN applications a ON a.id = i.application_id
-WHERE i.instance_id > %(after)s::uuid
+WHERE i.instance_id IS NOT NULL AND (%(after)s::uuid IS NULL OR i.instance_id > %(after)s::uuid)
 ORDER BY i.instance_id
 LIMIT %(limit)s;
 
@@ -73,7 +79,7 @@ SELECT
         THEN snapshot_at::timestamptz
     END AS snapshot_at,
     coalesce(snapshot_at::timestamptz < %(since)s::timestamptz, FALSE) AS is_expired,
-    CASE WHEN octet_length(data::text) <= %(max_bytes)s THEN data::text END AS data
+    CASE WHEN octet_length(coalesce(data::text, '')) <= %(max_bytes)s THEN coalesce(data::text, 'null') END AS data
 FROM snapshots
 WHERE id > %(after)s::bigint
 ORDER BY id

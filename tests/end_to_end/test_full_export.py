@@ -339,8 +339,8 @@ def test_records_that_no_install_could_have_sent_are_skipped(
         "skipped 1 snapshots of installs that are skipped or not in the file before them",
         "skipped 1 snapshots of the future or of no time",
         "skipped 1 snapshots older than SHM_RETENTION",
-        "skipped 1 snapshots over a limit (nul_character)",
-        "skipped 1 snapshots over a limit (too_deep)",
+        "skipped 1 snapshots that are refused (nul_character)",
+        "skipped 1 snapshots that are refused (too_deep)",
     ]
     assert select_column(
         target, "SELECT instance_id FROM instances WHERE last_seen_at <= now() AND status = 'active'"

@@ -17,7 +17,7 @@ from tests.support.shm_command import run_shm
 
 DROP_CONSTRAINTS = """
     ALTER TABLE applications DROP CONSTRAINT applications_pkey, ALTER id DROP NOT NULL,
-        ALTER github_stars TYPE bigint;
+        DROP CONSTRAINT applications_app_slug_key, ALTER github_stars TYPE bigint;
     ALTER TABLE instances DROP CONSTRAINT instances_instance_id_key;
     ALTER TABLE snapshots ALTER id DROP NOT NULL;
 """
@@ -82,6 +82,16 @@ def test_the_start_on_a_database_of_the_original_names_the_import(original: str)
     assert select_column(original, "SELECT count(*) FROM pg_tables WHERE tablename = 'schema_migrations'") == [0]
 
 
+def test_a_database_of_the_first_release_names_its_migration(original: str, database: str) -> None:
+    """The original's first release had no table of applications."""
+    with admin_cursor(original) as cursor:
+        cursor.execute("DROP TABLE applications; ALTER TABLE instances DROP COLUMN application_id")
+    done = run_shm("import", "--from-dsn", original, SHM_DB_DSN=database)
+    assert done.returncode == 1
+    assert "002_applications.sql" in done.stderr.splitlines()[-1]
+    assert "of the original SHM server" in run_shm("serve", "--port", "0", SHM_DB_DSN=original).stderr
+
+
 def test_a_database_of_another_kind_is_not_imported(database: str) -> None:
     done = run_shm("import", "--from-dsn", database, SHM_DB_DSN=database)
     assert done.returncode == 1
@@ -110,13 +120,18 @@ HOSTILE = {
     "public_key, app_name, status, last_seen_at, created_at FROM instances WHERE app_name = 'Unlisted'": (
         "installs with the ID of another one"
     ),
-    "INSERT INTO snapshots VALUES (1, '{new}', now(), NULL)": "snapshots over a limit (body_too_large)",
+    "INSERT INTO snapshots VALUES (1, '{new}', now(), NULL)": "snapshots that are refused (bad_field)",
     "INSERT INTO snapshots VALUES (2, '{new}', NULL, '{{}}')": "snapshots of the future or of no time",
     "INSERT INTO snapshots VALUES (3, '{new}', 'infinity', '{{}}')": "snapshots of the future or of no time",
     "INSERT INTO snapshots VALUES (4, '{new}', '-infinity', '{{}}')": "snapshots older than SHM_RETENTION",
     "INSERT INTO snapshots VALUES (5, '{new}', now(), to_jsonb(repeat('x', 1000000)))": (
-        "snapshots over a limit (body_too_large)"
+        "snapshots that are refused (body_too_large)"
     ),
+    "INSERT INTO snapshots VALUES (7, '{new}', now(), '[1]')": "snapshots that are refused (bad_field)",
+    "INSERT INTO applications (id, app_slug, app_name) SELECT gen_random_uuid(), NULL, NULL FROM "
+    "generate_series(1, 1100)": ("applications with an invalid name"),
+    "INSERT INTO instances (instance_id, public_key, app_name, status) VALUES ('{zero}', upper('{key}')::bytea, 'Odd', "
+    "'active')": "",
     "INSERT INTO snapshots VALUES (6, NULL, now(), '{{}}')": "snapshots of installs that are revoked or skipped",
 }
 
@@ -126,7 +141,7 @@ def test_a_hostile_database_stops_no_import(original: str, database: str) -> Non
     good, new = Install("", app_name="C++ Tool"), Install("")
     add_instance(original, good, "active", LAST_SEEN)
     add_snapshots(original, good, [timedelta(hours=1)], {"orders": 1})
-    values = {name: str(uuid.uuid4()) for name in ("one", "two", "three")}
+    values = {name: str(uuid.uuid4()) for name in ("one", "two", "three")} | {"zero": str(uuid.UUID(int=0))}
     values |= {"new": new.instance_id, "key": new.public_key, "app": APPLICATION_ID}
     with admin_cursor(original) as cursor:
         cursor.execute(DROP_CONSTRAINTS)
@@ -135,8 +150,9 @@ def test_a_hostile_database_stops_no_import(original: str, database: str) -> Non
     done = run_shm("import", "--from-dsn", original, SHM_DB_DSN=database)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     summary, *skipped = done.stdout.splitlines()
-    assert summary == "imported 2 applications, 2 installs and 1 snapshots"
+    assert summary == "imported 2 applications, 3 installs and 1 snapshots"
     expected = Counter(reason for reason in HOSTILE.values() if reason)
+    expected["applications with an invalid name"] += 1099
     expected["installs with the ID of another one"] += 1  # two applications have the ID of the first install's
     assert sorted(skipped) == sorted(f"skipped {count} {reason}" for reason, count in expected.items())
     with admin_cursor(database) as cursor:
