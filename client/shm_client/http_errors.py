@@ -1,6 +1,9 @@
 """Converts HTTP error responses and network errors into the errors of `errors`."""
 
 import json
+import os
+import socket
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -54,12 +57,21 @@ def parse_date(header: str) -> datetime | None:
 
 
 def describe_cause(error: Exception, sanitize: Sanitizer) -> str:
-    """The innermost cause in a few words: libraries wrap `connection refused` in three exceptions."""
+    """The innermost cause in a few words: libraries wrap `connection refused` in three exceptions.
+
+    Of several addresses of one host, it is the cause at the first one.
+    """
     cause: BaseException = error
-    while cause.__cause__ or cause.__context__:
-        cause = cause.__cause__ or cause.__context__ or cause
+    while inner := _inner_cause(cause):
+        cause = inner
     text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    if isinstance(cause, OSError) and cause.errno and not isinstance(cause, ssl.SSLError | socket.gaierror):
+        text = os.strerror(cause.errno)  # asyncio's own text of a failed connection is its call and the address
     return str(sanitize((text or type(cause).__name__)[:MAX_REASON_CHARS]))
+
+
+def _inner_cause(error: BaseException) -> BaseException | None:
+    return error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__
 
 
 def _problem_detail(content_type: str, body: bytes) -> str:

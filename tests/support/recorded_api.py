@@ -17,23 +17,33 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
+WRONG_TOKEN = "shm_wrong-token-wrong-token"
 KEPT_HEADERS = ("link", "content-type", "x-")  # beginnings of their names
+
+
+Answer = tuple[int, dict[str, str], str]
 
 
 @dataclass
 class Recording:
-    """Answers by path and query: status, headers and body. `date` is the server's clock at the first one."""
+    """Answers by path and query: status, headers and body. `date` is the server's clock at the first one.
+
+    `refusal` is the answer to a wrong token. A replay adds `headers` to every answer.
+    """
 
     date: str = ""
-    answers: dict[str, tuple[int, dict[str, str], str]] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    refusal: Answer = (401, {}, "")
     missing: list[str] = field(default_factory=list)  # requests of a replay that have no answer
+    headers: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, file: Path) -> "Recording":
         """Of a file that `save` wrote."""
         saved = json.loads(gzip.decompress(file.read_bytes()))
         answers = {path: (status, headers, body) for path, (status, headers, body) in saved["answers"].items()}
-        return cls(saved["date"], answers)
+        status, headers, body = saved["refusal"]
+        return cls(saved["date"], answers, (status, headers, body))
 
     @property
     def instance_id(self) -> str:
@@ -43,8 +53,15 @@ class Recording:
 
     def save(self, file: Path) -> None:
         """Writes the file; the same content makes the same bytes."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        saved = {name: value for name, value in asdict(self).items() if name in ("date", "answers", "refusal")}
+        text = json.dumps(saved, sort_keys=True, ensure_ascii=False)
         file.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def as_answer(response: httpx.Response) -> Answer:
+    """What a recording has of a response."""
+    headers = {name: value for name, value in response.headers.items() if name.startswith(KEPT_HEADERS)}
+    return response.status_code, headers, response.text
 
 
 class _Feed(WebSocketHandler):
@@ -61,16 +78,16 @@ class _Api(RequestHandler):
         path = self.request.uri or ""
         if self.upstream is not None and path not in self.recording.answers:
             response = await self.upstream.get(path, headers={"Authorization": self.request.headers["Authorization"]})
-            headers = {name: value for name, value in response.headers.items() if name.startswith(KEPT_HEADERS)}
             self.recording.date = self.recording.date or response.headers["Date"]
-            self.recording.answers[path] = (response.status_code, headers, response.text)
-        if path not in self.recording.answers:
+            self.recording.answers[path] = as_answer(response)
+        is_refused = WRONG_TOKEN in self.request.headers["Authorization"]
+        if not is_refused and path not in self.recording.answers:
             self.recording.missing.append(path)
             self.send_error(404)
             return
-        status, headers, body = self.recording.answers[path]
+        status, headers, body = self.recording.refusal if is_refused else self.recording.answers[path]
         self.set_status(status)
-        for name, value in headers.items():
+        for name, value in (headers | self.recording.headers).items():
             self.set_header(name, value)
         self.set_header("Date", self.recording.date)
         self.finish(body)

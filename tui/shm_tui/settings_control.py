@@ -123,7 +123,7 @@ class SettingsControl:
         if connection.phase is Phase.LIVE:
             self._token_asked = False
         elif connection.phase is Phase.ACCESS_DENIED and not self._token_asked and len(self._app.screen_stack) == 1:
-            self.ask_token(f"{connection.reason}.")
+            self.ask_token(f"{connection.reason.rstrip('.')}.")
 
     def _connect(self, target: Target, place: Place) -> None:
         self._client.connect(target.server, target.token or "")

@@ -136,7 +136,8 @@ class Dashboard(Vertical):
             headline.show("All applications", *([f"{stats.active_instances:,} active"] if stats else []))
             tiles.show(overview_tiles(stats, session.descriptions, session.clock().now) if stats else [])
         else:
-            facts = [*tile_facts(self.tile_data, bool(filter_text)), *(headline_facts(kpis) if kpis else [])]
+            facts = tile_facts(self.tile_data, bool(filter_text), is_lost=session.connection.is_lost)
+            facts += headline_facts(kpis) if kpis else []
             headline.show(kpis.name if kpis else session.slug, *facts)
             tiles.show(shown_tiles(self.tile_data, kpis))
         self._draw_messages(session, filter_text)

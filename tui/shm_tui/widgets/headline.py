@@ -37,9 +37,12 @@ class Headline(Widget):
         return line
 
 
-def tile_facts(data: TileData, has_filter: bool) -> list[str]:
-    """What the tiles are of, if that is not all that is live now. `has_filter`: the list has one."""
-    if data.error and data.filtered is None and data.past is None:
+def tile_facts(data: TileData, has_filter: bool, *, is_lost: bool = False) -> list[str]:
+    """What the tiles are of, if that is not all that is live now. `has_filter`: the list has one.
+
+    `is_lost`: the connection is lost, and the bottom line says why.
+    """
+    if data.error and not is_lost and data.filtered is None and data.past is None and data.series is None:
         return [f"tiles: {data.error}"]
     if data.request.at is not None:
         if data.past is None:
