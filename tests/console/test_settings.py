@@ -127,6 +127,7 @@ async def test_a_missing_token_is_asked_for_and_kept(ledger: ServerProcess, sett
         await console.pilot.press("y")
         await console.wait_for_text("Ledger", "SENT", "● live")
         await console.wait_until(lambda: console.app.is_admin, "the role of the token")
+        assert console.app.place.app == "ledger"  # the largest one, as with a token from the start
         assert settings.kept is not None
         assert settings.kept.find(ledger.url) == ledger.admin_token
         await type_command(console, "forget_token")

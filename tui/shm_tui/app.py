@@ -42,6 +42,8 @@ from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceRequested, SortRequested
 
 DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of events
+START_DRAW_INTERVAL_S = 0.05  # until the first data are drawn: the user waits for them
+MIN_DRAW_DELAY_S = 0.001  # Textual's timers divide by their interval
 TERMINAL_CHECK_S = 1.0  # in which the application fills only a part of Textual's queue of output
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
 # Handled before the next key is read: what follows belongs to the prompt, or to the palette.
@@ -100,7 +102,9 @@ class ConsoleApp(CellwiseApp):
         self.rows = RowActions(self, self.dashboard, self.navigation, self.decisions)
         self.settings.bind(self.navigation, self.decisions)
         self.data_shown = asyncio.Event()
-        self._has_changes = True  # since the last drawing
+        self._has_changes = True  # since the last drawing; the next one is planned
+        self._drawn_at = -DRAW_INTERVAL_S  # the monotonic time of the last drawing
+        self._is_ready = False  # to draw: the widgets are mounted
         self._interrupted_at = -QUIT_CONFIRMATION_S  # the monotonic time of the last Ctrl+C
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
@@ -111,16 +115,22 @@ class ConsoleApp(CellwiseApp):
         """All widgets are in the dashboard."""
         yield self.dashboard
 
+    def on_load(self) -> None:
+        """Starts the session: the server answers while the widgets are mounted."""
+        if self.settings.settings.has_token:
+            self.navigation.start()
+
     def on_mount(self) -> None:
-        """Starts the session and the timers."""
+        """Shows the first place, and starts the timers."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
         self.dashboard.focus_main()
         if self.settings.settings.has_token:
-            self.navigation.start()
+            self.navigation.show()
             self.run_worker(self.decisions.request_role, group="role")  # type: ignore[arg-type] # mypy finds no overload
         else:
             self.settings.ask_token(NO_TOKEN)
-        self.set_interval(DRAW_INTERVAL_S, self._draw_changes)
+        self._is_ready = True
+        self._plan_drawing()
         self.set_interval(AGE_INTERVAL_S, self._draw_ages)
         if not self.is_headless:
             self.set_interval(TERMINAL_CHECK_S, end_without_terminal)
@@ -157,10 +167,22 @@ class ConsoleApp(CellwiseApp):
     # The session.
 
     def _mark_changed(self) -> None:
-        self._has_changes = True
+        """Draws the change: at once, unless something has just been drawn."""
+        if not self._has_changes:
+            self._has_changes = True
+            self._plan_drawing()
+
+    def _plan_drawing(self) -> None:
+        if self._is_ready:
+            interval_s = DRAW_INTERVAL_S if self.data_shown.is_set() else START_DRAW_INTERVAL_S
+            self.set_timer(max(MIN_DRAW_DELAY_S, self._drawn_at + interval_s - monotonic()), self._draw_changes)
 
     def _draw_changes(self) -> None:
-        if not self._has_changes or self._is_closing:
+        if not self._has_changes:
+            return
+        self._drawn_at = monotonic()
+        if self._is_covered:
+            self._plan_drawing()
             return
         self._has_changes = False
         if not self._is_prompt_open:
@@ -176,7 +198,7 @@ class ConsoleApp(CellwiseApp):
             self.data_shown.set()
 
     def _draw_ages(self) -> None:
-        if self._is_closing:
+        if self._is_covered:
             return
         if self.navigation.awaits_application:
             self._mark_changed()  # the connection may have been lost meanwhile
@@ -185,8 +207,8 @@ class ConsoleApp(CellwiseApp):
             self.navigation.view.draw_ages()
 
     @property
-    def _is_closing(self) -> bool:
-        """Whether the widgets are gone already: timers end a little later."""
+    def _is_covered(self) -> bool:
+        """Whether another screen is above the widgets, or they are gone already: timers end a little later."""
         return not all(map(self.query, ("StatusBar", "Footer")))  # the first and the last of them
 
     def go(self, place: Place) -> None:

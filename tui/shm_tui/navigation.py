@@ -6,6 +6,7 @@ from dataclasses import replace
 from shm_client import Client, Kpis
 from shm_tui.chart_control import ChartControl
 from shm_tui.filter_control import FilterControl
+from shm_tui.model.first_application import FirstApplication
 from shm_tui.model.live_session import LiveSession, Overview
 from shm_tui.model.place import DEFAULT_APP, NEEDS_APPLICATION, Place, PlaceHistory, missing_application, missing_past
 from shm_tui.model.tile_session import TileRequest, TileSession
@@ -53,13 +54,26 @@ class Navigation:
         self._history = PlaceHistory()
         self._task = SessionTask(dashboard.footer)
         self._tiles_task = SessionTask(dashboard.footer)
+        self._is_shown = False  # the widgets may not be mounted before
 
     def start(self) -> None:
-        """Starts the session of the first place."""
-        self._dashboard.show_context(self.context)
-        self._task.start(self.session)
+        """Starts the session of the first place. Without an application, one is chosen before rows are requested."""
         self._tiles_task.start(self.tiles)
+        choice = FirstApplication(self._client, self.overview, self._start_first_session)
+        self._task.start(self.session if self.is_application_chosen else choice)
+
+    def show(self) -> None:
+        """Shows the first place in the widgets."""
+        self._is_shown = True
+        self._dashboard.show_context(self.context)
         self._apply()
+
+    def _start_first_session(self) -> None:
+        """Starts the session of the largest application; of all, if none is known or the user keeps what is shown."""
+        before = self.session
+        self.choose_application()
+        if self.session is before:
+            self._task.start(self.session)
 
     async def stop(self) -> None:
         """Ends the session, and with it the connection to the server."""
@@ -94,7 +108,8 @@ class Navigation:
             self._dashboard.show_details(False)
         self._dashboard.place = place
         if place.app != self.session.slug:
-            self._open_session()
+            self._make_session()
+            self._task.start(self.session)
         self._apply()
         self._dashboard.draw_panels(self.session, self.filter.text)  # at once, not at the next interval
 
@@ -106,24 +121,22 @@ class Navigation:
         self.context, self.place = context, replace(place, context="", app=place.app or None)
         self.overview = Overview()
         self.tiles = TileSession(self._client, self._tile_keys, self._on_change)
-        self._tiles_task.start(self.tiles)
         if self.filter.is_open:
             self.filter.close()
         self._dashboard.show_details(False)
         self.view.close()
         self.chart.close()
-        self._open_session()
-        self._apply()
-        self._dashboard.show_context(context)
+        self._make_session()
+        self.start()
+        self.show()
 
-    def _open_session(self) -> None:
-        """Ends the session, and begins that of the place's application."""
+    def _make_session(self) -> None:
+        """Makes the session of the place's application."""
         if self.session.store.is_paused:
             self.set_paused(False)
         self.session = LiveSession(
             self._client, self.place.app, self._on_change, self.overview, max_rows=self._max_rows
         )
-        self._task.start(self.session)
         self._on_change()
 
     def back(self) -> None:
@@ -156,8 +169,18 @@ class Navigation:
         if self.filter.is_open or self._dashboard.details.display:
             self.is_application_chosen = True
         if not self.is_application_chosen and applications:
-            largest = max(applications, key=lambda app: app.instances.total).slug
-            self.go(replace(self.place, app=largest), is_step=False)
+            place = replace(self.place, app=max(applications, key=lambda app: app.instances.total).slug)
+            if self._is_shown:
+                self.go(place, is_step=False)
+                return
+            self.is_application_chosen, self.place = True, place
+            self._make_session()
+            self._task.start(self.session)
+
+    @property
+    def first_place(self) -> Place:
+        """The place from which a new connection starts: without an application, unless one is chosen."""
+        return self.place if self.is_application_chosen else replace(self.place, app=DEFAULT_APP)
 
     @property
     def awaits_application(self) -> bool:

@@ -12,7 +12,7 @@ class Session(Protocol):
     """Keeps data up to date while it runs."""
 
     async def run(self) -> None:
-        """Runs until it is cancelled."""
+        """Runs until it is cancelled, or has nothing more to do."""
 
 
 class SessionTask:
@@ -47,3 +47,5 @@ class SessionTask:
             except Exception as error:
                 self._footer.show_message(f"internal error ({error!r:.80}), restarting")
                 await asyncio.sleep(RESTART_DELAY_S)
+            else:
+                return

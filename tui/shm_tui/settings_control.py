@@ -110,7 +110,7 @@ class SettingsControl:
     def ask_token(self, reason: str) -> None:
         """Asks for a token for the present server, and connects with it."""
         self._token_asked = True
-        server, context, place = self._client.server, self._navigation.context, self._navigation.place
+        server, context, place = self._client.server, self._navigation.context, self._navigation.first_place
 
         def connect(token: str | None) -> None:
             if token:
