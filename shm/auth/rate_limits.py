@@ -261,7 +261,7 @@ class RateLimiter:
         return token in self._valid_tokens
 
     def has_failed_too_often(self, address: bytes | None) -> bool:
-        """Whether an address has used up its budget of failed requests, so that they may cost no transaction."""
+        """Whether an address has used up its budget of failed requests, so that they may cost hardly anything."""
         return address is not None and self._failed_requests.peek(address).retry_after_s > 0
 
     def take_failure(self, address: bytes | None) -> None:

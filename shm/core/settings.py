@@ -359,7 +359,8 @@ class Settings:
         parse_count,
         "600",
         "Snapshots with a bad signature, of an unknown instance, or repeated, for each address and period. Beyond it "
-        "they cost no transaction, and only known installs with a valid signature are accepted from the address.",
+        "they cost two statements a second in all, and only known installs with a valid signature are accepted from "
+        "the address.",
     )
     ratelimit_failed_period: timedelta = setting(
         "SHM_RATELIMIT_FAILED_PERIOD",

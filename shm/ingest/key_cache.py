@@ -7,6 +7,7 @@ The cache is never authoritative: the statement that writes compares the key and
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from shm.core.errors import DatabaseUnavailable, Overloaded
@@ -15,6 +16,9 @@ from shm.db.database import Database
 
 MAX_ENTRIES = 200_000  # about 200 bytes each: 40 MB for a fleet that reports hourly to this process
 MAX_BATCH = 1_000  # keys read by one statement
+DEFERRED_READ_INTERVAL_S = 0.5  # between two statements that read deferred keys
+MAX_DEFERRED_BYTES = 8 * 1024 * 1024  # of requests that wait for deferred keys
+REQUEST_BYTES = 4 * 1024  # of such a request beside its body
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class PublicKeyCache:
         self._cached: OrderedDict[str, bytes] = OrderedDict()  # bytes: not tracked by the garbage collector
         self._requested: dict[str, asyncio.Future[bytes | None]] = {}
         self._request_added = asyncio.Event()
+        self._deferred: dict[str, asyncio.Future[bytes | None]] = {}
+        self._deferred_bytes = 0
 
     async def get(self, instance_id: str, *, refresh: bool = False) -> bytes | None:
         """The instance's Ed25519 public key, 32 bytes; None for an unknown instance. Raises Overloaded.
@@ -50,16 +56,41 @@ class PublicKeyCache:
         self.put(instance_id, key)
         return key
 
+    async def get_deferred(self, instance_id: str, body_length: int) -> bytes | None:
+        """The same for a request of a client that has sent too many invalid ones.
+
+        One statement reads the keys for all such requests of an interval. So a flood costs hardly anything, and a known
+        instance gets through also if its key is not cached, as after a restart. None also if too many bytes wait.
+        """
+        cached, length = self._cached.get(instance_id), body_length + REQUEST_BYTES
+        if cached is not None or self._deferred_bytes + length > MAX_DEFERRED_BYTES:
+            return cached
+        if not self._deferred:
+            asyncio.get_running_loop().call_later(DEFERRED_READ_INTERVAL_S, self._request_deferred)
+        future = self._deferred.setdefault(instance_id, asyncio.get_running_loop().create_future())
+        self._deferred_bytes += length
+        try:
+            key = await asyncio.shield(future)
+        finally:
+            self._deferred_bytes -= length
+        if key is not None:
+            self.put(instance_id, key)
+        return key
+
+    def _request_deferred(self) -> None:
+        for instance_id, future in self._deferred.items():
+            requested = self._requested.setdefault(instance_id, future)
+            if requested is not future:
+                requested.add_done_callback(partial(_copy_result, future))
+        self._deferred.clear()
+        self._request_added.set()
+
     def put(self, instance_id: str, key: bytes) -> None:
         """Caches a key that was just read or stored."""
         self._cached[instance_id] = key
         self._cached.move_to_end(instance_id)
         if len(self._cached) > MAX_ENTRIES:
             self._cached.popitem(last=False)
-
-    def cached(self, instance_id: str) -> bytes | None:
-        """The instance's public key, if it is cached."""
-        return self._cached.get(instance_id)
 
     def evict(self, instance_id: str) -> None:
         """Removes an outdated key."""
@@ -98,3 +129,12 @@ class PublicKeyCache:
         keys = {row.instance_id: bytes(row.public_key) for row in rows}
         for instance_id, future in requested.items():
             future.set_result(keys.get(instance_id))
+
+
+def _copy_result(target: "asyncio.Future[bytes | None]", source: "asyncio.Future[bytes | None]") -> None:
+    error = source.exception()
+    if error is None:
+        target.set_result(source.result())
+    else:
+        target.set_exception(error)
+        target.exception()  # marks it as retrieved: the request may have been cancelled

@@ -46,9 +46,9 @@ class Registry:
             raise unknown_instance()
         return key
 
-    def cached_key(self, instance_id: str) -> bytes | None:
-        """The instance's public key, if it is cached."""
-        return self._keys.cached(instance_id)
+    async def deferred_public_key(self, instance_id: str, body_length: int) -> bytes | None:
+        """As `PublicKeyCache.get_deferred`."""
+        return await self._keys.get_deferred(instance_id, body_length)
 
     def evict_key(self, instance_id: str) -> None:
         """Removes an outdated key from the cache."""

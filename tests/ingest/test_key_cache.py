@@ -87,5 +87,22 @@ async def test_requests_fail_while_the_database_is_unavailable(postgres: str) ->
             with superuser_cursor(postgres) as cursor:
                 cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
             requests = [asyncio.ensure_future(cache.get(str(uuid.uuid4()))) for _ in range(5)]
+            requests.append(asyncio.ensure_future(cache.get_deferred(str(uuid.uuid4()), 1)))
             keys = await asyncio.wait_for(asyncio.gather(*requests, return_exceptions=True), TIMEOUT_S)
-            assert [type(request) for request in keys] == [DatabaseUnavailable] * 5
+            assert [type(request) for request in keys] == [DatabaseUnavailable] * 6
+
+
+async def test_deferred_reads_take_one_statement_and_have_a_limit(
+    cache: PublicKeyCache, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A normal read of one of the keys has its result too, and bytes that no longer wait make room for others."""
+    keys_by_id = insert_instances(database, 20)
+    unknown = str(uuid.uuid4())
+    for _ in range(2):
+        monkeypatch.setattr(key_cache, "MAX_DEFERRED_BYTES", 21 * (key_cache.REQUEST_BYTES + 1))
+        deferred = [cache.get_deferred(request, 1) for request in [*keys_by_id, unknown, unknown]]
+        normal = next(iter(keys_by_id))
+        *keys, first, beyond, read = await asyncio.wait_for(asyncio.gather(*deferred, cache.get(normal)), TIMEOUT_S)
+        assert keys == [*keys_by_id.values()]
+        assert (first, beyond, read) == (None, None, keys_by_id[normal])
+        cache._cached.clear()

@@ -269,17 +269,19 @@ async def _verify(services: Services, request: Request) -> SignedBody:
 async def _verify_within_limits(services: Services, request: Request) -> SignedBody:
     """Verifies the signature of a snapshot or a backlog.
 
-    For an address that has sent too many invalid requests this costs no statement: only a valid signature by a cached
-    key is accepted, and no repetition. So strangers behind an address do not lock out the installs behind it. Raises
-    TooManyRequests.
+    For an address that has sent too many invalid requests only a valid signature is accepted, and no repetition, and
+    two statements a second read the keys for all of its requests. So strangers behind an address do not lock out the
+    installs behind it. Raises TooManyRequests.
     """
     limits = services.rate_limiter
     if request.address is None or not limits.has_failed_too_often(request.address):
         signed = await _verify(services, request)
     else:
         headers = _parse_signature_headers(request)
-        key = services.registry.cached_key(headers.instance_id)
-        if key is None or limits.is_known_replay(request.body):
+        if limits.is_known_replay(request.body):
+            raise limits.failed_too_often(request.address)
+        key = await services.registry.deferred_public_key(headers.instance_id, len(request.body))
+        if key is None:
             raise limits.failed_too_often(request.address)
         signed = signatures.verify_body(headers, key, request.body)
     limits.check_bytes(request.address)
