@@ -83,7 +83,7 @@ def status(client: ClientInternals) -> Status:
     choice = read_choice(configuration)
     reason = opt_out_reason(client._enabled, os.environ, configuration.app_name) or ""
     if not reason and choice.is_off:
-        reason = "the user has turned it off"
+        reason = choice.error or "the user has turned it off"
     if not reason and configuration.consent == "opt-in" and not choice.is_on:
         reason = "the user has not agreed yet"
     identity: Identity | None = None

@@ -157,9 +157,18 @@ def _parse_data_dir(value: object, app_name: str, environment: Mapping[str, str]
     if not isinstance(value, str | os.PathLike):
         raise ConfigurationError(f"data_dir must be a path, not {type(value).__name__}")
     path = os.fspath(value)
-    if not isinstance(path, str) or "\0" in path:
+    if not isinstance(path, str) or "\0" in path or not _is_encodable(path):
         raise ConfigurationError("data_dir must be a text path without NUL characters")
     return Path(path).absolute()
+
+
+def _is_encodable(path: str) -> bool:
+    """Whether the system can have a file of this name."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parse_consent(value: object) -> str:

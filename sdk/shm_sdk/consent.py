@@ -63,6 +63,9 @@ class Consent:
     def refusal(self) -> Outcome | None:
         """Reads the stored choice. The outcome of a report that must not be made, None otherwise."""
         self._choice = read_choice(self._configuration)
+        if self._choice.error:
+            self._notices.warn("choice", "telemetry is off: %s", self._choice.error)
+            return Outcome(Result.OFF, self._choice.error)
         return Outcome(Result.OFF, "the user has turned telemetry off") if self._choice.is_off else None
 
     def select_agreed(self, metrics: dict[str, Json]) -> dict[str, Json]:

@@ -6,6 +6,7 @@ processes to the state and removes their files.
 """
 
 import logging
+import math
 import mmap
 import os
 import struct
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shm_sdk import forking
+from shm_sdk.files import open_regular_file
 from shm_sdk.locks import FileLock, is_abandoned
 from shm_sdk.state import State
 
@@ -32,7 +34,7 @@ MIN_FREE_BYTES = 16 * 1024 * 1024  # on a full disk, a write to mapped memory ki
 
 MAX_NUMBER = 2.0**1000
 
-COUNT, SUM, LATEST, PER_PROCESS = 1, 2, 3, 4
+COUNT, SUM, LATEST, PER_PROCESS = KINDS = 1, 2, 3, 4
 
 log = logging.getLogger("shm_sdk")
 
@@ -120,7 +122,7 @@ class Counters:
             self._file = _CounterFile(directory / FOLDER)
         except (OSError, ValueError) as error:
             self._is_unavailable = True
-            log.debug("counters stay in memory: %s", type(error).__name__)
+            log.warning("telemetry counters stay in memory and end with this process: %s", error)
             return
         for (name, kind), value in self._values.items():
             self._file.write(name, kind, value)
@@ -216,7 +218,7 @@ def sum_up(directory: Path | None, state: State, own: list[Reading]) -> dict[str
         for path in _counter_files(directory):
             if path.name not in state.merged:
                 is_ended = is_abandoned(path)
-                readings += [entry for entry in _read(path) if not is_ended or entry.kind in (COUNT, LATEST)]
+                readings += [entry for entry in _read(path) or () if not is_ended or entry.kind in (COUNT, LATEST)]
     for reading in readings:
         _add(reading, counts, latest, sums)
     return {**{name: pair[0] for name, pair in latest.items()}, **sums, **counts}
@@ -232,7 +234,10 @@ def merge_ended(directory: Path, state: State) -> list[Path]:
         if is_abandoned(path):
             ended.append(path)
             if path.name not in state.merged:
-                for reading in _read(path):
+                readings = _read(path)
+                if readings is None:
+                    log.warning("the telemetry counts of an ended process are lost: its file is damaged")
+                for reading in readings or ():
                     _add(reading, state.counts, state.latest, {})
     state.merged = [path.name for path in ended]
     return ended
@@ -255,18 +260,23 @@ def _counter_files(directory: Path) -> list[Path]:
         return []
 
 
-def _read(path: Path) -> list[Reading]:
+def _read(path: Path) -> list[Reading] | None:
+    """The numbers in a file, None if it is damaged."""
     try:
-        content = path.read_bytes()
+        with open_regular_file(path) as file:
+            content = file.read(FILE_BYTES + 1)
     except OSError:
-        return []
-    return list(_parse(content)) if len(content) == FILE_BYTES else []
+        return None
+    return list(_parse(content)) if len(content) == FILE_BYTES else None
 
 
 def _parse(content: bytes) -> Iterator[Reading]:
+    """The records of a file. A record that no process writes, of a damaged file, is skipped."""
     for offset in range(0, FILE_BYTES, RECORD_BYTES):
         value, changed_at, kind, length = RECORD.unpack_from(content, offset)
         if not length:
             return
+        if kind not in KINDS or length > MAX_KEY_BYTES or not math.isfinite(value) or not math.isfinite(changed_at):
+            continue
         start = offset + RECORD.size
         yield Reading(content[start : start + length].decode("utf-8", "replace"), kind, value, changed_at)

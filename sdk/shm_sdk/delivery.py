@@ -102,10 +102,7 @@ class Delivery:
             state.registration = ""
         if outcome.result is Result.FAILED:
             distance_s = self._configuration.report_interval / 2
-            try:
-                spool.add(report.body, identity.sign(report.body), state.sequence, distance_s)
-            except OSError as error:
-                log.debug("a snapshot cannot be kept: %s", error.strerror)
+            spool.add(report.body, identity.sign(report.body), state.sequence, distance_s)
         return outcome
 
     def close(self) -> None:
@@ -183,13 +180,13 @@ class Delivery:
 
     def _send_snapshots(self, report: _Report) -> Response:
         """The deciding response: that to the new snapshot, or to an older one that is not accepted."""
-        waiting = report.spool.load(report.identity.instance_id)
+        waiting = report.spool.load(report.identity)
         if waiting and self._supports_backlogs:
             response = self._send_backlog(report, waiting)
             if response is not None:
                 return response
             self._supports_backlogs = False
-        for entry in report.spool.load() if waiting else ():
+        for entry in report.spool.load(report.identity) if waiting else ():
             response = self._post(report, "/v1/snapshot", entry.body, entry.signature)
             is_refused = response.status == 400 and _is_from_shm(response)
             is_refused = is_refused or (_is_plain_refusal(response) and _is_ahead(entry, response))

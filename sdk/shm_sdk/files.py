@@ -1,12 +1,27 @@
-"""Small private files, written whole and durably or not at all."""
+"""Small private files: written whole and durably or not at all, and read without waiting."""
 
 import contextlib
+import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from shm_sdk.locks import FileLock
 
 PRIVATE = 0o600
+RENAME_TIMEOUT_S = 10.0  # another process needs milliseconds to rename its file
+
+
+def open_regular_file(path: Path) -> BinaryIO:
+    """Opens a file to read. Raises OSError, also for a FIFO, which would block until another process writes to it."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file")
 
 
 def write_atomically(content: bytes, target: Path, *, is_durable: bool = True, mode: int = PRIVATE) -> None:
@@ -62,12 +77,14 @@ def _rename_exclusively(temporary: Path, target: Path) -> None:
         with contextlib.suppress(FileExistsError):
             temporary.rename(target)
         return
-    import fcntl
-
-    with target.with_name(f".{target.name}.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed or the process ends
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    if not lock.acquire(RENAME_TIMEOUT_S):
+        raise OSError(errno.EBUSY, "another process holds its lock")
+    try:
         if not target.exists():
             temporary.rename(target)
+    finally:
+        lock.release()
 
 
 def _sync_directory(directory: Path) -> None:

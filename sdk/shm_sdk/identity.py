@@ -7,6 +7,7 @@ with `Identity.sign` and do not read the private key.
 """
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from shm_sdk import signing
 from shm_sdk.configuration import DATA_FOLDER, Configuration, user_data_dir
-from shm_sdk.files import write_exclusively
+from shm_sdk.files import open_regular_file, write_exclusively
 from shm_sdk.names import directory_name, is_exact, is_uuid, official_slug
 from shm_sdk.storage import is_disposable
 
@@ -63,6 +64,13 @@ class Identity(NamedTuple):
     def sign(self, body: bytes) -> str:
         """The Ed25519 signature over exactly these bytes, in hex."""
         return signing.library.sign(self.seed, body).hex()
+
+    def has_signed(self, body: bytes, signature: str) -> bool:
+        """Whether this is a signature of `sign` over these bytes."""
+        try:
+            return signing.library.is_valid(bytes.fromhex(self.public_key), body, bytes.fromhex(signature))
+        except ValueError:  # not hex
+            return False
 
     def __repr__(self) -> str:
         """Without the private key."""
@@ -171,7 +179,8 @@ def _belongs_to(identity: Identity, app_name: str) -> bool:
     try:
         if not claim.exists():
             write_exclusively(directory_name(app_name).encode(), claim)
-        return claim.read_text() == directory_name(app_name)
+        with open_regular_file(claim) as file:
+            return file.read(MAX_FILE_BYTES) == directory_name(app_name).encode()
     except (OSError, ValueError):  # a read-only directory
         return True
 
@@ -179,12 +188,14 @@ def _belongs_to(identity: Identity, app_name: str) -> bool:
 def _read_file(path: Path) -> Identity | None:
     """The identity in a file, None if the file does not exist."""
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
             age_s = time.time() - os.fstat(file.fileno()).st_mtime
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
         raise InvalidIdentityError(f"{path} cannot be read ({error.strerror})") from None
     identity = _parse(content) if len(content) <= MAX_FILE_BYTES else None
     if identity is None:

@@ -5,6 +5,7 @@ import re
 from shm_sdk.digests import hash_hex
 
 # How the official clients replace accented letters in file names. They drop all other non-ASCII letters.
+MAX_SLUG_CHARS = 128  # of a file's name of 255, with its suffixes
 ACCENTS = str.maketrans("àáâãäåèéêëìíîïòóôõöùúûüýÿñç _", "aaaaaaeeeeiiiiooooouuuuyync--")
 
 
@@ -15,11 +16,11 @@ def official_slug(app_name: str) -> str:
 
 
 def directory_name(app_name: str) -> str:
-    """A unique directory name for each application: its slug, with a digest if the slug drops characters."""
+    """A unique directory name for each application: its slug, with a digest if that drops characters."""
     slug = official_slug(app_name)
-    if is_exact(app_name):
+    if is_exact(app_name) and len(slug) <= MAX_SLUG_CHARS:
         return slug
-    return f"{slug}-{hash_hex(app_name.encode(errors='surrogatepass'))[:8]}"
+    return f"{slug[:MAX_SLUG_CHARS]}-{hash_hex(app_name.encode(errors='surrogatepass'))[:8]}"
 
 
 def is_exact(app_name: str) -> bool:

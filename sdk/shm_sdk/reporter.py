@@ -124,7 +124,10 @@ class Reporter:
             self._use_shared_directory()
             try:
                 is_alone = self._file_lock is None or self._file_lock.acquire(max(deadline - time.monotonic(), 0))
-            except OSError:  # no file can be opened: the processes cannot see each other
+            except OSError as error:  # the processes cannot see each other
+                self._notices.warn(
+                    "lock", "telemetry reports without a lock on %s: %s", REPORT_LOCK_NAME, error.strerror
+                )
                 is_alone = True
             try:
                 yield is_alone
@@ -209,7 +212,7 @@ class Reporter:
             for path in ended:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            log.debug("the telemetry state cannot be stored: %s", error.strerror)
+            self._notices.warn("state", "the telemetry state cannot be stored: %s", error.strerror)
 
     def _obtain_identity(self) -> Identity:
         """This install's identity. A temporary one is replaced by a stored one only."""

@@ -13,6 +13,7 @@ from random import Random
 
 from shm_sdk.clock import get_clock
 from shm_sdk.configuration import Configuration
+from shm_sdk.diagnostics import Notices
 from shm_sdk.locks import FileLock
 from shm_sdk.schedule import MAX_FIRST_DELAY_S, draw_first_delay
 from shm_sdk.shared_directory import SharedDirectory
@@ -48,6 +49,7 @@ class Sender:
         self._rng = rng
         self._prepare_report = prepare_report
         self._requested_at = None if first_report_after is None else get_clock().timestamp() + first_report_after
+        self._notices = Notices()
         self._lock: FileLock | None = None
         self._has_waited = False
         self._is_announced = False
@@ -79,7 +81,10 @@ class Sender:
             self._lock = FileLock(directory / LOCK_NAME)
         try:
             return self._lock.is_held or self._lock.acquire()
-        except OSError:
+        except OSError as error:
+            self._notices.warn(
+                "lock", "each process sends its own telemetry: no lock on %s: %s", LOCK_NAME, error.strerror
+            )
             return True
 
     def record_report(self, started_at: float) -> None:
@@ -96,15 +101,17 @@ class Sender:
         """When to report (Unix time), by the host's request or by the state."""
         state, now = self._directory.state_file().load(), get_clock().timestamp()
         latest = now + MAX_FIRST_DELAY_S + 2 * self._configuration.report_interval
-        is_known = 0 < state.next_report_at < max(latest, state.quiet_until + 1)
+        quiet_until = state.quiet_until if state.quiet_until < now + MAX_RETRY_AFTER_S else 0.0
+        is_known = 0 < state.next_report_at < max(latest, quiet_until + 1)
         if self._requested_at is not None:
             # Sooner, but not later: a process that always ends before its delay does not postpone the report.
             sooner = min(self._requested_at, state.next_report_at) if is_known else self._requested_at
-            due = max(sooner, state.quiet_until if state.quiet_until < now + MAX_RETRY_AFTER_S else 0.0)
+            due = max(sooner, quiet_until)
             if state.next_report_at != due:
                 self._store_due(due)  # for the other processes
             return due
-        if 0 < state.next_report_at <= self._reported_at:  # the last report could not store the time of the next one
+        if 0 < self._reported_at <= now and not (is_known and self._reported_at < state.next_report_at):
+            # The last report could not store the time of the next one.
             return self._reported_at + self._configuration.report_interval
         if not is_known:  # the first start, or a wrong clock
             if not self._reported_at < self._drawn_due < latest:

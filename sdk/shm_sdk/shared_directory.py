@@ -8,6 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from shm_sdk import forking
@@ -32,7 +33,7 @@ class SharedDirectory:
 
     def find(self) -> Path | None:
         """The directory, None where nothing can or may be stored."""
-        if self._path is not None and not self._path.is_dir():  # an erasure has removed it
+        if self._path is not None and not _is_private(self._path):  # an erasure has removed it
             self._path = self._checked_at = None
         if self._path is None and (self._checked_at is None or time.monotonic() - self._checked_at > RETRY_S):
             if _may_store(self._configuration):
@@ -50,7 +51,7 @@ class SharedDirectory:
         if self._path is not None:
             return self._path
         candidates = _candidates(self._configuration)
-        return next((path for path in candidates if path.is_dir() and _is_private(path)), None)
+        return next((path for path in candidates if _is_private(path)), None)
 
     def refresh(self) -> Path | None:
         """The same, after the user has decided."""
@@ -86,23 +87,27 @@ def remove_shared_files(configuration: Configuration) -> None:
 def _candidates(configuration: Configuration) -> Iterator[Path]:
     """The places of the directory. The second one is computed only if it is needed."""
     yield shared_path(configuration)
-    yield _temporary_path(configuration)
-
-
-def _temporary_path(configuration: Configuration) -> Path:
     with forking.import_lock:
         import tempfile
 
+    with suppress(OSError):  # there is none either
+        yield _temporary_path(configuration, tempfile.gettempdir())
+
+
+def _temporary_path(configuration: Configuration, root: str) -> Path:
     key = f"{configuration.data_dir}\0{configuration.app_name}".encode(errors="surrogatepass")
     user = os.getuid() if hasattr(os, "getuid") else ""
-    return Path(tempfile.gettempdir()) / f"shm-telemetry-{user}-{hash_hex(key)[:16]}"
+    return Path(root) / f"shm-telemetry-{user}-{hash_hex(key)[:16]}"
 
 
 def _is_private(path: Path) -> bool:
     """Whether it is a directory of this user: others may create one of the same name among temporary files."""
     if not hasattr(os, "getuid"):
-        return True
-    status = path.lstat()
+        return os.path.isdir(path)  # noqa: PTH112  # `Path.is_dir` raises where the access is denied
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid in (os.getuid(), 0)
 
 

@@ -159,7 +159,7 @@ def _describe_key(key: object) -> str:
     if not isinstance(key, str | int):
         return type(key).__name__
     name = str(key)
-    return "?" if describe_personal(name) else f"{name:.{MAX_KEY_CHARS}}"
+    return "?" if describe_personal(name) else name[:MAX_KEY_CHARS].encode(errors="backslashreplace").decode()
 
 
 def _drop_largest(metrics: dict[str, Json], dropped: list[str]) -> dict[str, Json]:

@@ -1,6 +1,7 @@
 """The state of an install's reports, in one small file that all its processes read.
 
-Only the process that holds the report lock writes it. A file that cannot be read counts as an empty one.
+Only the process that holds the report lock writes it. A file that cannot be read counts as an empty one, and a member
+with a value that the SDK does not write counts as unknown.
 """
 
 import json
@@ -8,10 +9,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from shm_sdk.files import write_atomically
+from shm_sdk.diagnostics import Notices
+from shm_sdk.files import open_regular_file, write_atomically
 
 FILE_NAME = "state.json"
 MAX_FILE_BYTES = 1024 * 1024
+MAX_INTEGER = 2**62  # servers store 64 bits
+
+_notices = Notices()
 
 
 class State:
@@ -42,51 +47,52 @@ class State:
 
 
 class StateFile:
-    """The file in the shared directory. Without a directory the state lives in memory."""
+    """The file in the shared directory. Without a directory, or while it cannot be written, the state is in memory."""
 
     def __init__(self, directory: Path | None) -> None:
         self._path = directory / FILE_NAME if directory else None
         self._in_memory = State()
+        self._is_stored = directory is not None
 
     def load(self) -> State:
         """The stored state."""
-        if self._path is None:
+        if self._path is None or not self._is_stored:
             return self._in_memory
         try:
-            with self._path.open("rb") as file:
+            with open_regular_file(self._path) as file:
                 document = json.loads(file.read(MAX_FILE_BYTES))
-        except (OSError, ValueError, RecursionError):
+        except FileNotFoundError:
             return State()
-        return _parse(document) if isinstance(document, dict) else State()
+        except (OSError, ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            _notices.warn(str(self._path), "%s is damaged: the counts in it are lost", self._path)
+            return State()
+        return _parse(document)
 
     def save(self, state: State) -> None:
         """Replaces the file. Raises OSError."""
-        self._in_memory = state
+        self._in_memory, self._is_stored = state, False
         if self._path is not None:
             write_atomically(json.dumps(vars(state), indent=1).encode() + b"\n", self._path, is_durable=False)
+            self._is_stored = True
 
 
 def _parse(document: dict[str, Any]) -> State:
-    """The state of a document; a member of another type counts as unknown."""
+    """The state of a document."""
     state = State()
-    for name, default in list(vars(state).items()):
+    members: dict[str, Any] = vars(state)
+    for name, default in list(members.items()):
         value = document.get(name)
         if isinstance(default, float):
             value = _to_float(value)
-        if type(value) is type(default):
-            setattr(state, name, value)
-    counts, latest, merged = document.get("counts"), document.get("latest"), document.get("merged")
-    hints = document.get("hints")
-    state.counts, state.latest, state.merged, state.hints = {}, {}, [], {}
-    if isinstance(hints, dict):
-        state.hints = {name: hint for name, hint in hints.items() if isinstance(hint, dict)}
-    if isinstance(counts, dict):
-        numbers = {name: _to_float(value) for name, value in counts.items()}
-        state.counts = {name: number for name, number in numbers.items() if number is not None}
-    if isinstance(latest, dict):
-        state.latest = {name: pair for name, value in latest.items() if (pair := _to_pair(value)) is not None}
-    if isinstance(merged, list):
-        state.merged = [name for name in merged if isinstance(name, str)]
+        if type(value) is type(default) and (not isinstance(value, int) or 0 <= value < MAX_INTEGER):
+            members[name] = value
+    state.hints = {name: hint for name, hint in members["hints"].items() if isinstance(hint, dict)}
+    state.merged = [name for name in members["merged"] if isinstance(name, str)]
+    numbers = {name: _to_float(value) for name, value in state.counts.items()}
+    state.counts = {name: number for name, number in numbers.items() if number is not None}
+    state.latest = {name: pair for name, value in state.latest.items() if (pair := _to_pair(value)) is not None}
     return state
 
 

@@ -19,6 +19,8 @@ from tests.support import plain_http
 from tests.support.peer import Peer
 from tests.support.server_process import ServerProcess
 
+TIMEOUT_S = 60.0  # of one report, which takes milliseconds on an idle machine
+
 
 def make_client(server: ServerProcess, data_dir: Path, **changes: Any) -> Client:
     return Client(
@@ -34,7 +36,7 @@ def list_instances(server: ServerProcess) -> list[dict[str, Any]]:
 def test_an_install_appears_with_its_settings_and_metrics(server: ServerProcess, tmp_path: Path) -> None:
     telemetry = make_client(server, tmp_path, environment="production", deployment_mode="appliance")
     telemetry.provider(lambda: {"invoices_sent": 1284, "mail": {"sent": 3}, "beta": True, "locale": "fr<FR>&co ünï"})
-    outcome = telemetry.report_now()
+    outcome = telemetry.report_now(TIMEOUT_S)
     telemetry.stop()
     assert (outcome.result, outcome.status) == (Result.SENT, 202)
     (row,) = list_instances(server)
@@ -53,7 +55,7 @@ def test_an_ephemeral_install_is_counted_apart(server: ServerProcess, tmp_path: 
     obstacle.touch()
     for data_dir in (tmp_path / "data", obstacle, obstacle):
         telemetry = make_client(server, data_dir, environment="production")
-        assert telemetry.report_now().sent
+        assert telemetry.report_now(TIMEOUT_S).sent
         telemetry.stop()
     (row,) = [row for row in server.get("instances").json() if "sys_ephemeral" not in row["metrics"]]
     assert len(list_instances(server)) == 3
@@ -65,7 +67,7 @@ def test_a_signed_register_request_activates_the_install(server: ServerProcess, 
     telemetry = make_client(
         server, tmp_path, server_url=peer.url
     )  # the peer records the requests; the server gets the first one below
-    assert telemetry.report_now().sent
+    assert telemetry.report_now(TIMEOUT_S).sent
     telemetry.stop()
     register = peer.requests[0]
     response = plain_http.post(f"{server.url}{register.path}", content=register.body, headers=register.headers)
@@ -88,7 +90,7 @@ def test_a_wrong_clock_follows_the_servers(
     telemetry.provider(lambda: {"n": 1})
     before = datetime.now(UTC)
     for _ in range(2):
-        outcome = telemetry.report_now()
+        outcome = telemetry.report_now(TIMEOUT_S)
         assert (outcome.result, outcome.status) == (Result.SENT, 202), outcome
     telemetry.stop()
     (row,) = list_instances(server)
@@ -99,7 +101,7 @@ def test_of_several_snapshots_the_newest_is_current(server: ServerProcess, tmp_p
     telemetry = make_client(server, tmp_path, collect_system_metrics=False)
     count = iter(range(100))
     telemetry.provider(lambda: {"jobs": next(count)})
-    assert [telemetry.report_now().status for _ in range(3)] == [202] * 3
+    assert [telemetry.report_now(TIMEOUT_S).status for _ in range(3)] == [202] * 3
     telemetry.stop()
     assert [row["metrics"] for row in list_instances(server)] == [{"jobs": 2}]
 
@@ -107,7 +109,7 @@ def test_of_several_snapshots_the_newest_is_current(server: ServerProcess, tmp_p
 def test_an_updated_application_is_the_same_install(server: ServerProcess, tmp_path: Path) -> None:
     for version in ("1.4.2", "1.5.0"):
         telemetry = make_client(server, tmp_path, app_version=version)
-        assert telemetry.report_now().sent
+        assert telemetry.report_now(TIMEOUT_S).sent
         telemetry.stop()
     assert [row["app_version"] for row in list_instances(server)] == ["1.5.0"]
 
@@ -133,11 +135,11 @@ def test_reports_resume_after_a_server_restart(
 ) -> None:
     server = serve()
     telemetry = make_client(server, tmp_path / "data")
-    assert telemetry.report_now().sent
+    assert telemetry.report_now(TIMEOUT_S).sent
     server.kill()
-    assert [telemetry.report_now().result for _ in range(3)] == [Result.FAILED] * 3
+    assert [telemetry.report_now(TIMEOUT_S).result for _ in range(3)] == [Result.FAILED] * 3
     server.start()
-    assert telemetry.report_now().sent
+    assert telemetry.report_now(TIMEOUT_S).sent
     telemetry.stop()
     assert [record.levelname for record in caplog.records if record.name == "shm_sdk"].count("WARNING") == 1
 
@@ -146,7 +148,7 @@ def test_an_outage_of_hours_loses_no_hour(serve: Callable[..., ServerProcess], t
     """The SDK's clock begins some hours ago and is moved; the server is killed for the hours 1 to 4."""
     server = serve()
     telemetry = make_client(server, tmp_path / "data", collect_system_metrics=False)
-    assert telemetry.report_now().sent  # registers, for which the clocks must agree
+    assert telemetry.report_now(TIMEOUT_S).sent  # registers, for which the clocks must agree
     telemetry.stop()
     (row,) = list_instances(server)
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=7)
@@ -173,5 +175,5 @@ def test_an_outage_of_hours_loses_no_hour(serve: Callable[..., ServerProcess], t
 def test_the_largest_snapshot_is_accepted(server: ServerProcess, tmp_path: Path) -> None:
     telemetry = make_client(server, tmp_path)
     telemetry.provider(lambda: {f"{number:0128}": "é" * 5000 for number in range(1000)})
-    assert telemetry.report_now().status == 202
+    assert telemetry.report_now(TIMEOUT_S).status == 202
     telemetry.stop()

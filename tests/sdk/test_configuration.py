@@ -95,6 +95,7 @@ def test_an_interval_is_parsed_and_clamped(value: object, seconds: float) -> Non
         ("environment", 7),
         ("data_dir", 7),
         ("data_dir", "a\0b"),
+        ("data_dir", "\ud800"),
         ("data_dir", b"bytes"),
         ("report_interval", "soon"),
         ("report_interval", ""),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shm_sdk import Client, Result
+from shm_sdk.identity import create_ephemeral
 from shm_sdk.spool import MAX_SNAPSHOTS, Spool
 from shm_sdk.testing import frozen_clock
 from tests.support.peer import Peer, reply
@@ -103,18 +104,22 @@ def test_a_refused_member_is_dropped_with_a_word(
 @pytest.mark.parametrize("is_stored", [True, False])
 def test_the_spool_is_bounded_in_number_size_and_age(tmp_path: Path, is_stored: bool) -> None:
     spool = Spool(tmp_path if is_stored else None)
+    install, another = create_ephemeral(""), create_ephemeral("")
+
+    def add(body: bytes, number: int) -> None:
+        spool.add(body, install.sign(body), number, 60)
+
     with frozen_clock() as clock:
         for number in range(MAX_SNAPSHOTS + 5):
-            spool.add(b'{"instance_id":"x"}', "00", number, 60)
+            add(b"{}", number)
             clock.advance(minutes=1)
-        assert len(spool.load()) == MAX_SNAPSHOTS
+        assert len(spool.load(install)) == MAX_SNAPSHOTS
         for number in range(5):
-            spool.add(b"x" * 900_000, "00", 1000 + number, 60)
+            add(b"x" * 900_000, 1000 + number)
             clock.advance(minutes=1)
-        assert len(spool.load()) == 2
+        assert len(spool.load(install)) == 2
         clock.advance(timedelta(days=30).total_seconds())
-        spool.add(b'{"instance_id":"x"}', "00", 2000, 60)
-        assert len(spool.load()) == 1
-        assert len(spool.load("x")) == 1
-        assert spool.load("another install") == []
-        assert spool.load() == []
+        add(b"{}", 2000)
+        assert len(spool.load(install)) == 1
+        assert spool.load(another) == []
+        assert spool.load(install) == []
