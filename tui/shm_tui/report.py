@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from shm_client import Application, Category, Client, Flag, Instance, Kpi, MetricKey, Stats
 from shm_client.model import Value
 from shm_tui.errors import ListError
+from shm_tui.model.columns import FIXED_COLUMNS, SEEN, STATE
 from shm_tui.model.disk import disk_warning
 from shm_tui.model.filter import Filter, FilterError, MissingRankError, parse_filter
 from shm_tui.model.place import Place
@@ -18,7 +19,7 @@ from shm_tui.model.place_sort import server_sorting
 from shm_tui.model.row import Row, format_value
 from shm_tui.model.state import Clock, State, state_of
 from shm_tui.text.cells import fit
-from shm_tui.text.formatting import UNKNOWN, age, compact, exact, plural, round_mean, share, with_unit
+from shm_tui.text.formatting import UNKNOWN, compact, exact, plural, round_mean, share, with_unit
 
 MAX_APPLICATIONS = 20  # the largest ones
 MAX_KEYS = 1_000  # described in addition to those of the most instances
@@ -179,13 +180,13 @@ def _format_categories(category: Category) -> str:
 
 
 def _instances(report: Report, width: int, note: Note) -> str:
-    now = report.as_of
+    clock = Clock(report.as_of, report.stats.active_window_s)
+    columns = [column for column in FIXED_COLUMNS if column is not STATE]
     descriptions = {metric.key: metric for metric in report.metric_keys}
     glyphs = {state.label: state.glyph for state in State}
     rows = []
     for line in report.instances:
-        instance = line.instance
-        row = Row(instance)
+        row = Row(line.instance)
         metrics = [
             f"{key} {_format_metric(row.metrics[key], descriptions.get(key))}"
             for key in sorted(row.metrics)
@@ -194,17 +195,11 @@ def _instances(report: Report, width: int, note: Note) -> str:
         rows.append(
             [
                 f"{glyphs[line.state]} {line.state}",
-                instance.instance_id[:8],
-                instance.app_name,
-                instance.app_version,
-                instance.os_arch,
-                instance.environment,
-                instance.deployment_mode,
-                age(instance.last_seen_at, now),
+                *(column.text(row, clock) for column in columns),
                 ", ".join(metrics),
             ]
         )
-    headers = ["state", "instance", "application", "version", "os", "env", "mode", "seen", "metrics"]
+    headers = ["state", *(column.label for column in columns), "metrics"]
     if not rows:
         if report.matching_instances is not None:
             note("No instance matches the filter.")
@@ -212,7 +207,7 @@ def _instances(report: Report, width: int, note: Note) -> str:
     if report.more_instances:
         of_all = "" if report.matching_instances is None else f" of {report.matching_instances:,}"
         note(f"These are the first {len(rows):,} instances{of_all}; --format csv or jsonl prints all.")
-    return text_table("INSTANCES", headers, rows, {7}, width, note)
+    return text_table("INSTANCES", headers, rows, {1 + columns.index(SEEN)}, width, note)
 
 
 def _format_metric(value: Value, description: MetricKey | None) -> str:

@@ -5,7 +5,7 @@ and those of the most instances first. The module neither draws nor computes wid
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Protocol
@@ -39,7 +39,10 @@ class MetricDescriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. `text` formats the cell of a row; `sort_key` is None for rows without a value, which sort last."""
+    """A column. `text` formats the cell of a row; `sort_key` is None for rows without a value, which sort last.
+
+    `field` is the name in the API of what a fixed column shows.
+    """
 
     id: str
     label: str
@@ -50,6 +53,7 @@ class Column:
     sort_key: Callable[[Row, Clock], SortKey | None]
     align_right: bool = False
     metric: str | None = None
+    field: str = ""
 
 
 def _state_text(row: Row, clock: Clock) -> str:
@@ -60,17 +64,17 @@ def _state_sort_key(row: Row, clock: Clock) -> SortKey:
     return (SORT_RANK[state_of(row.instance, clock)],)
 
 
-def _text_attribute(attribute: str) -> dict[str, Any]:
-    """The arguments `text` and `sort_key` for a text attribute of the instance."""
+def _text_column(id: str, label: str, pinning: Pinning, widths: tuple[int, int], field: str) -> Column:
+    """The column of a text field of the instance. `widths`: the smallest and the largest one."""
 
     def text(row: Row, _clock: Clock) -> str:
-        return str(getattr(row.instance, attribute))
+        return str(getattr(row.instance, field))
 
     def sort_key(row: Row, _clock: Clock) -> SortKey | None:
-        value = str(getattr(row.instance, attribute))
+        value = str(getattr(row.instance, field))
         return (value.casefold(), value) if value else None
 
-    return {"text": text, "sort_key": sort_key}
+    return Column(id, label, pinning, *widths, text, sort_key, field=field)
 
 
 def _last_seen_text(row: Row, clock: Clock) -> str:
@@ -87,7 +91,7 @@ def _version_sort_key(row: Row, _clock: Clock) -> SortKey | None:
     return (row.instance.version_rank, version) if version else None
 
 
-STATE = Column("state", "", Pinning.LEFT, 1, 1, _state_text, _state_sort_key)
+STATE = Column("state", "", Pinning.LEFT, 1, 1, _state_text, _state_sort_key, field="status")
 INSTANCE = Column(
     "instance",
     "instance",
@@ -96,24 +100,21 @@ INSTANCE = Column(
     SHORT_ID_CHARS,
     lambda row, _: row.instance.instance_id[:SHORT_ID_CHARS],
     lambda row, _: (row.instance.instance_id,),
+    field="instance_id",
 )
-APPLICATION = Column("application", "application", Pinning.LEFT, 6, 14, **_text_attribute("app_name"))
-VERSION = Column(
-    "version",
-    "version",
-    Pinning.LEFT,
-    7,
-    12,
-    lambda row, _: row.instance.app_version,
-    _version_sort_key,
+APPLICATION = _text_column("application", "application", Pinning.LEFT, (6, 14), "app_name")
+VERSION = replace(_text_column("version", "version", Pinning.LEFT, (7, 12), "app_version"), sort_key=_version_sort_key)
+OS = _text_column("os", "os", Pinning.NONE, (5, 14), "os_arch")
+ENVIRONMENT = _text_column("environment", "env", Pinning.NONE, (5, 12), "environment")
+MODE = _text_column("mode", "mode", Pinning.NONE, (6, 12), "deployment_mode")
+SEEN = Column(
+    "seen", "seen", Pinning.RIGHT, 6, 6, _last_seen_text, _last_seen_sort_key, align_right=True, field="last_seen_at"
 )
-OS = Column("os", "os", Pinning.NONE, 5, 14, **_text_attribute("os_arch"))
-ENVIRONMENT = Column("environment", "env", Pinning.NONE, 5, 12, **_text_attribute("environment"))
-MODE = Column("mode", "mode", Pinning.NONE, 6, 12, **_text_attribute("deployment_mode"))
-SEEN = Column("seen", "seen", Pinning.RIGHT, 6, 6, _last_seen_text, _last_seen_sort_key, True)
 
+# Filters, sort orders, exports, searches and the highlighting of changes follow from these.
 HOST_COLUMNS = (OS, ENVIRONMENT, MODE)
-FIXED_COLUMNS = (STATE, INSTANCE, APPLICATION, VERSION, *HOST_COLUMNS, SEEN)
+TEXT_COLUMNS = (APPLICATION, VERSION, *HOST_COLUMNS)
+FIXED_COLUMNS = (STATE, INSTANCE, *TEXT_COLUMNS, SEEN)
 
 
 def metric_column(key: str, label: str, is_numeric: bool) -> Column:

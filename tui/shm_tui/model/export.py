@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from shm_client import Client
-from shm_tui.model.columns import FIXED_COLUMNS, Column, Pinning, metric_column
+from shm_tui.model.columns import FIXED_COLUMNS, STATE, Column, Pinning, metric_column
 from shm_tui.model.live_session import LiveSession
 from shm_tui.model.place import Place
 from shm_tui.model.place_sort import column_sorting
@@ -22,16 +22,6 @@ PAGE_SIZE = 1_000  # instances, the server's maximum: for each page it sorts the
 
 Rows = list[list[object]]
 
-# The names of `shm export` and the API, by the columns of the table.
-_FIELDS = {
-    "instance": "instance_id",
-    "application": "app_name",
-    "version": "app_version",
-    "os": "os_arch",
-    "environment": "environment",
-    "mode": "deployment_mode",
-    "seen": "last_seen_at",
-}
 # The metrics of an instance as they were sent, for JSON.
 ALL_METRICS = Column(
     "metrics", "metrics", Pinning.NONE, 0, 0, lambda row, _: format_json(row.instance.metrics), lambda *_: None
@@ -55,7 +45,11 @@ class ExportSource:
 
 def export_names(columns: Sequence[Column]) -> list[str]:
     """The names of columns for other programs: `last_seen_at`, `metrics.invoices_sent`."""
-    return [METRICS + column.metric if column.metric else _FIELDS.get(column.id, column.id) for column in columns]
+    return [METRICS + column.metric if column.metric else _export_name(column) for column in columns]
+
+
+def _export_name(column: Column) -> str:
+    return column.id if column in (STATE, ALL_METRICS) else column.field
 
 
 def export_row(columns: Sequence[Column], row: Row, clock: Clock) -> list[object]:
@@ -106,9 +100,7 @@ def parse_columns(text: str) -> list[Column]:
 
 
 def _find_column(name: str) -> Column:
-    fixed = next(
-        (column for column in FIXED_COLUMNS if name in (column.id, column.label, _FIELDS.get(column.id))), None
-    )
+    fixed = next((column for column in FIXED_COLUMNS if name in (column.id, column.label, _export_name(column))), None)
     key = name.removeprefix(METRICS)
     return fixed or metric_column(key, key, is_numeric=True)
 
@@ -166,6 +158,6 @@ def _value(column: Column, row: Row, clock: Clock) -> object:
         return row.instance.metrics
     if column.metric is not None:
         return row.metrics.get(column.metric)
-    if column.id == "state":
+    if column is STATE:
         return state_of(row.instance, clock).label
-    return getattr(row.instance, _FIELDS[column.id])
+    return getattr(row.instance, column.field)

@@ -18,6 +18,7 @@ from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
 from shm_client.model import Value
+from shm_tui.model.columns import APPLICATION, INSTANCE, TEXT_COLUMNS
 from shm_tui.model.row import Row, format_value
 from shm_tui.model.server_filter import (
     NO_SERVER_FILTER,
@@ -34,16 +35,9 @@ from shm_tui.text.formatting import DAY, HOUR, MINUTE
 Predicate = Callable[[Row, Clock], bool]
 Term = tuple[Predicate, str | None]  # with the server's condition, if it has one
 
-TEXT_FIELDS = {
-    "id": "instance_id",
-    "instance": "instance_id",
-    "app": "app_name",
-    "application": "app_name",
-    "version": "app_version",
-    "os": "os_arch",
-    "env": "environment",
-    "environment": "environment",
-    "mode": "deployment_mode",
+# By the columns' names and labels: `environment` and `env`.
+TEXT_FIELDS = {"id": INSTANCE.field, "app": APPLICATION.field} | {
+    name: column.field for column in (INSTANCE, *TEXT_COLUMNS) for name in (column.id, column.label)
 }
 TIME_FIELDS = {"seen": "last_seen_at", "first": "first_seen_at"}
 STATUS_FIELDS = ("status", "state")
@@ -186,8 +180,7 @@ def _word_predicate(word: str) -> Predicate:
 
 def _search_text(row: Row) -> str:
     instance = row.instance
-    texts = [instance.instance_id, instance.app_name, instance.app_version]
-    texts += [instance.environment, instance.deployment_mode, instance.os_arch]
+    texts = [instance.instance_id, *(str(getattr(instance, column.field)) for column in TEXT_COLUMNS)]
     for value in row.metrics.values():
         texts.append(format_value(value))
         if isinstance(value, int | Decimal) and not isinstance(value, bool):

@@ -4,20 +4,8 @@ from collections.abc import Iterable
 
 from shm_tui.model.columns import FIXED_COLUMNS, METRIC_PREFIX, STATE, Column, MetricDescriptions, metric_column
 
-_FIXED_IDS = frozenset(column.id for column in FIXED_COLUMNS)
-
-
 # The API's fields of the columns. Ages sort in the opposite order of times.
-SERVER_FIELDS = {
-    "state": "status",
-    "instance": "instance_id",
-    "application": "app_name",
-    "version": "app_version",
-    "os": "os_arch",
-    "environment": "environment",
-    "mode": "deployment_mode",
-    "seen": "last_seen_at",
-}
+_FIELDS = {column.id: column.field for column in FIXED_COLUMNS}
 
 
 def server_sorting(text: str) -> tuple[str, str]:
@@ -26,7 +14,7 @@ def server_sorting(text: str) -> tuple[str, str]:
         return "last_seen_at", "desc"
     name = text.removeprefix("-")
     is_descending = text.startswith("-") != (name == "seen")
-    field = SERVER_FIELDS.get(name) or f"metrics.{name.removeprefix(METRIC_PREFIX)}"
+    field = _FIELDS.get(name) or f"metrics.{name.removeprefix(METRIC_PREFIX)}"
     return field, "desc" if is_descending else "asc"
 
 
@@ -40,13 +28,13 @@ def column_sorting(column: Column, is_descending: bool) -> tuple[str, str] | Non
 def sort_text(column: Column, is_descending: bool) -> str:
     """The text of an order, such as `-invoices_sent`. A metric with the name of a column keeps its prefix."""
     name = column.id.removeprefix(METRIC_PREFIX)
-    return ("-" if is_descending else "") + (column.id if name in _FIXED_IDS else name)
+    return ("-" if is_descending else "") + (column.id if name in _FIELDS else name)
 
 
 def find_column(text: str, columns: Iterable[Column], descriptions: MetricDescriptions) -> tuple[Column, bool]:
     """The column of an order, and whether the order is descending. Any other name is a metric's key."""
     name = text.removeprefix("-")
-    column_id = name if name in _FIXED_IDS or name.startswith(METRIC_PREFIX) else METRIC_PREFIX + name
+    column_id = name if name in _FIELDS or name.startswith(METRIC_PREFIX) else METRIC_PREFIX + name
     key = column_id.removeprefix(METRIC_PREFIX)
     shown = next((column for column in [*columns, *FIXED_COLUMNS] if column.id == column_id), None)
     return shown or metric_column(key, descriptions[key].label, is_numeric=True), text.startswith("-")

@@ -15,21 +15,13 @@ from decimal import Decimal
 from heapq import nsmallest
 
 from shm_client import Instance
-from shm_tui.model.columns import METRIC_PREFIX, SEEN, Column, SortKey
+from shm_tui.model.columns import METRIC_PREFIX, SEEN, TEXT_COLUMNS, Column, SortKey
 from shm_tui.model.filter import MATCH_ALL, Filter
 from shm_tui.model.row import Row
 from shm_tui.model.state import Clock
 
 MAX_ROWS = 10_000  # about 30 MiB with twenty metrics each; a larger fleet is shown by a window
 EVICTION_SLACK = 500  # rows beyond MAX_ROWS before the oldest are evicted, so that they are evicted in bulk
-
-_TEXT_COLUMNS = {
-    "application": "app_name",
-    "version": "app_version",
-    "os": "os_arch",
-    "environment": "environment",
-    "mode": "deployment_mode",
-}
 
 
 @dataclass(slots=True)
@@ -317,7 +309,7 @@ def changed_columns(old: Row | None, new: Row) -> set[str]:
         for key in old.metrics.keys() | new.metrics.keys()
         if old.metrics.get(key) != new.metrics.get(key)
     }
-    changed |= {column for column, attribute in _TEXT_COLUMNS.items() if _attribute_differs(old, new, attribute)}
+    changed |= {column.id for column in TEXT_COLUMNS if _attribute_differs(old, new, column.field)}
     if _attribute_differs(old, new, "status") or _attribute_differs(old, new, "counted"):
         changed.add("state")
     return changed

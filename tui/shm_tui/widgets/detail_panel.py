@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from shm_client.model import Value
-from shm_tui.model.columns import MetricDescriptions
+from shm_tui.model.columns import HOST_COLUMNS, VERSION, MetricDescriptions
 from shm_tui.model.row import Row
 from shm_tui.model.row_store import RowStore
 from shm_tui.model.state import Clock, State, state_of
@@ -21,6 +21,7 @@ from shm_tui.text.json_text import format_json
 LABEL_WIDTH = 12  # cells of a label
 MIN_KEY_WIDTH, MAX_KEY_WIDTH = 12, 30  # cells of a metric's key, which is cut in its middle
 VALUE_WIDTH = 22  # cells of a metric's value, aligned on the right
+IDENTITY_COLUMNS = (VERSION, *sorted(HOST_COLUMNS, key=lambda column: column.id))
 STYLES = ("title", "heading", "name", "value", *(state.style for state in State))
 
 
@@ -126,10 +127,7 @@ def render_details(
         "IDENTITY",
         [
             ("application", f"{instance.app_name or UNKNOWN}  ({instance.app_slug})"),
-            ("version", instance.app_version or UNKNOWN),
-            ("environment", instance.environment or UNKNOWN),
-            ("mode", instance.deployment_mode or UNKNOWN),
-            ("os", instance.os_arch or UNKNOWN),
+            *((column.id, column.text(row, clock) or UNKNOWN) for column in IDENTITY_COLUMNS),
         ],
     )
     section(
