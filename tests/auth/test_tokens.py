@@ -114,6 +114,15 @@ def test_a_viewer_reads_instances_but_not_tokens(shared_server: ServerProcess, v
         assert request_status(shared_server, viewer, path) == (403, "role_too_small")
 
 
+def test_a_handler_that_declares_no_role_is_refused() -> None:
+    class Undeclared(Handler):
+        async def get(self) -> None:
+            """Reads something."""
+
+    with pytest.raises(ConfigurationError, match=r"Undeclared\.get is not an `operation`, so its role is unknown"):
+        validate_operations("/undeclared", Undeclared)
+
+
 def test_a_handler_that_allows_writes_to_viewers_is_refused() -> None:
     class AllowsViewers(Handler):
         @operation("anything", Role.VIEWER)

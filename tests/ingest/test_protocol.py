@@ -12,13 +12,16 @@ from typing import Any
 import httpx
 import psycopg2
 import pytest
+from nacl.signing import SigningKey
 
+from shm.server.handlers.ingest import ENDPOINTS
 from tests.support import plain_http
 from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor, waiting_statements
 from tests.support.installs import Install
 from tests.support.responses import instances_by_id, problem
 from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import action
 
 pytestmark = pytest.mark.cluster
 
@@ -120,6 +123,17 @@ def test_an_unknown_instance_is_refused(shared_server: ServerProcess) -> None:
     unknown = Install(shared_server.url)
     assert problem(unknown.activate()) == (403, "unknown_instance")
     assert problem(unknown.snapshot({"a": 1})) == (403, "unknown_instance")
+
+
+@pytest.mark.parametrize("path", [path for path, endpoint in ENDPOINTS.items() if endpoint.requires_signature])
+def test_every_request_is_signed_over_its_exact_bytes(shared_server: ServerProcess, path: str) -> None:
+    install, new = Install(shared_server.url).enroll({"a": 1}), SigningKey.generate()
+    more: dict[str, Any] = {"metrics": {"a": 2}, "snapshots": [], "new_public_key": new.verify_key.encode().hex()}
+    body = action(install, path.removeprefix("/v1/"), **more)
+    assert problem(install.post(path, body)) == (401, "missing_instance_id")
+    changed = body.replace(b'"metrics"', b'"metricS"')
+    headers = install.signed(body) | {"X-New-Signature": new.sign(changed).signature.hex()}
+    assert problem(install.post(path, changed, headers)) == (403, "bad_signature")
 
 
 def test_an_install_cannot_write_as_another(shared_server: ServerProcess) -> None:
