@@ -18,7 +18,7 @@ from shm.db.client_programs import find_program
 from shm.db.database import Database
 from shm.db.postgres_programs import packaged_programs
 from shm.db.schema_checks import DatabaseState
-from shm.server.checks.address import check_public_address
+from shm.server.checks.address import check_own_address, check_public_address
 from shm.server.checks.certificate import check_certificate
 from shm.server.checks.finding import Finding, Level
 from shm.server.checks.machine import check_machine
@@ -72,7 +72,7 @@ def test_faults_of_the_database_are_found(database: str, tmp_path: Path) -> None
         cursor.execute("UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()")
     found = run("--workers", "20", "--port", str(free_port()), status=1, **environment)
     assert level(found, "durability") == "error"
-    assert "Set both to on" in found["durability"]
+    assert "Run `ALTER SYSTEM SET fsync = on`" in found["durability"]
     assert level(found, "connections") == "error"
     assert level(found, "collation") == "warning"
     assert level(found, "size") == "warning"
@@ -168,6 +168,18 @@ def test_the_start_logs_warnings_and_the_version(serve: Callable[..., ServerProc
     assert "of SHM_DB_DSN" in log
     assert "WARNING durability: fsync or full_page_writes of PostgreSQL is off" in log
     assert "proxies" not in log
+
+
+async def test_a_program_without_http_is_no_server() -> None:
+    """As a PostgreSQL on the port: it accepts the connection and closes it."""
+
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as other:
+        found = await check_own_address("127.0.0.1", other.sockets[0].getsockname()[1])
+    assert (found.level, "does not answer as SHM does" in found.text) == (Level.ERROR, True)
+    assert "PORT" in found.remedy
 
 
 async def examine(url: str, token: str | None = None) -> list[Finding]:

@@ -24,8 +24,16 @@ async def check_own_address(host: str, port: int, *, has_tls: bool = False) -> F
     url = f"{'https' if has_tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     try:
         response = await _fetch(f"{url}/api/v1/ready", _any_certificate())
+    except ConnectionRefusedError:
+        return Finding(Level.NOTE, "server", f"no server answers at {url}", "`shm serve` starts it.")
     except (OSError, HTTPError) as error:
-        return Finding(Level.NOTE, "server", f"no server answers at {url} ({_reason(error)})", "`shm serve` starts it.")
+        return Finding(
+            Level.ERROR,
+            "server",
+            f"what listens at {url} does not answer as SHM does: {_reason(error)}",
+            "If it is `shm serve`, see its log, and give `shm doctor` the same SHM_TLS_CERT. If it is another program, "
+            "stop it, or choose another port with PORT.",
+        )
     if response.code == 200:
         return Finding(Level.OK, "server", f"the server at {url} is ready")
     if response.headers.get("Content-Type", "").startswith(PROBLEM):

@@ -13,6 +13,10 @@ from shm.server.checks.finding import Finding, Level
 DATABASE = "database"  # the subject of the finding about the version
 CLOCK = "clock"
 
+SET_ON = (  # postgresql.conf does not suffice where ALTER SYSTEM or the command line set a parameter
+    "Run `ALTER SYSTEM SET {0} = on`, `ALTER SYSTEM SET {1} = on` and `SELECT pg_reload_conf()` as a superuser, and "
+    "remove them from the command line of PostgreSQL if they are there."
+)
 OTHER_CONNECTIONS = 3  # of each process, besides SHM_DB_POOL: the writer, the feed, the background jobs
 LARGE_BYTES = 20 * 1024**3  # then a backup of the embedded PostgreSQL takes long, and a replica is worth its work
 STALE_ROUND = timedelta(minutes=15)
@@ -67,14 +71,14 @@ def _check_configuration(server: _Server) -> Iterator[Finding]:
             Level.ERROR,
             "durability",
             "fsync or full_page_writes of PostgreSQL is off: a power failure loses acknowledged snapshots",
-            "Set both to on in postgresql.conf.",
+            SET_ON.format("fsync", "full_page_writes"),
         )
     if not server.has_autovacuum:
         yield Finding(
             Level.WARNING,
             "autovacuum",
             "autovacuum of PostgreSQL is off: tables grow, and statements get slower",
-            "Set autovacuum and track_counts to on in postgresql.conf.",
+            SET_ON.format("autovacuum", "track_counts"),
         )
     if server.is_collation_changed:
         yield Finding(

@@ -1,6 +1,7 @@
 """Checks of the settings against the machine: open files, disk, data directory, TLS, and who can reach the server."""
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -72,7 +73,8 @@ def _check_token_file(settings: Settings) -> Finding:
             Level.ERROR,
             "token",
             f"other users of this machine can read the admin token in {file} (mode {mode:04o})",
-            f"Run `chmod 600 {file}`, then `shm token rotate` with the token's ID.",
+            f"Run `chmod 600 {file}`, and replace the token: `shm token list` has its ID for "
+            f"`shm token rotate ID --data-dir {shlex.quote(str(settings.data_dir))}`.",
         )
     return Finding(Level.OK, "token", f"the admin token in {file} is readable for its owner only")
 
