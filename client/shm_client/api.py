@@ -148,10 +148,7 @@ class Api:
         return ranked.version_rank
 
     async def metric_keys(self, slug: str | None, keys: Iterable[str] | None = None) -> list[MetricKey]:
-        """Descriptions of these keys, or of the keys that most instances send; over all applications without `slug`.
-
-        A key with a comma cannot be requested and is left out.
-        """
+        """Descriptions of these keys, or of the keys that most instances send; over all applications without `slug`."""
         parameters = {"app": slug} if slug else {}
         queries = (
             [parameters]
@@ -220,8 +217,8 @@ class Api:
         return self._decode(await self._get(path), Histogram)
 
     async def series(self, slug: str, period: Period, keys: Iterable[str], at: date | None = None) -> MetricSeries:
-        """Metrics of an application over a period up to now or `at`, without keys that contain a comma."""
-        query = urlencode({"period": period, "keys": ",".join(key for key in keys if "," not in key), **_past(at)})
+        """Metrics of an application over a period up to now or `at`."""
+        query = urlencode({"period": period, "keys": ",".join(map(_quote_key, keys)), **_past(at)})
         return self._decode(await self._get(f"{API_PATH}/metrics/{quote(slug, safe='')}?{query}"), MetricSeries)
 
     async def instance(self, instance_id: str) -> Instance:
@@ -361,13 +358,18 @@ def application_path(slug: str) -> str:
     return f"{API_PATH}/applications/{quote(slug, safe='')}"
 
 
+def _quote_key(key: str) -> str:
+    """A key as an item of a list with commas."""
+    return '"' + key.replace('"', '""') + '"' if "," in key else key
+
+
 def _split_into_batches(keys: Iterable[str]) -> Iterator[list[str]]:
-    """The keys in batches, each of which fits into the query of one request."""
+    """The keys as items of lists, each of which fits into the query of one request."""
     batch: list[str] = []
     size = 0
-    for key in keys:
+    for key in map(_quote_key, keys):
         length = len(quote(key)) + len("%2C")
-        if "," in key or length > MAX_KEYS_QUERY_CHARS:
+        if length > MAX_KEYS_QUERY_CHARS:
             continue
         if batch and (len(batch) == MAX_KEYS or size + length > MAX_KEYS_QUERY_CHARS):
             yield batch

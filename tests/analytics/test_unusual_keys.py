@@ -1,5 +1,6 @@
 """Metrics called like columns, fields of answers or nothing at all are metrics like all others."""
 
+import asyncio
 import csv
 import io
 from collections.abc import Iterator
@@ -7,6 +8,9 @@ from urllib.parse import quote
 
 import pytest
 
+from shm_client import Client
+from shm_client.figures import MetricSeries
+from shm_client.model import MetricKey
 from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
@@ -25,6 +29,8 @@ NUMBERS = (
     "head",
     "rest",
     '"a>b"',
+    "a,b",
+    '"a,"b""',
 )
 TEXTS = ("os_arch", "deployment_mode", "by", "strings")
 VALUES = (5, 1, 9)
@@ -43,12 +49,14 @@ def server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.mark.parametrize("key", NUMBERS)
 def test_a_number_is_a_kpi_a_series_a_column_and_an_order(server: ServerProcess, key: str) -> None:
     quoted = quote(key, safe="")
+    doubled = quoted.replace("%22", "%22%22")
+    listed = f"%22{doubled}%22" if "," in key else quoted
     kpis = {kpi["key"]: kpi for kpi in server.get("applications/ledger/kpis").json()["kpis"]}
     assert (kpis[key]["value"], kpis[key]["instances"], kpis[key]["max"]) == (15, 3, 9)
-    for query in (f"?keys={quoted}", ""):
+    for query in (f"?keys={listed}", f"?keys=x,{listed},,{listed}", ""):
         assert server.get(f"metrics/ledger{query}").json()["metrics"][key][-1] == 15
-    assert server.get(f"metrics/ledger?keys={quoted}").json()["unknown_keys"] == []
-    (described,) = server.get(f"metric-keys?app=ledger&keys={quoted}").json()
+    assert server.get(f"metrics/ledger?keys={listed}").json()["unknown_keys"] == []
+    (described,) = server.get(f"metric-keys?app=ledger&keys={listed}").json()
     assert (described["key"], described["aggregate"]) == (key, "sum")
     assert server.get("stats").json()["global_metrics"][key] == 15
     for order, values in (("asc", sorted(VALUES)), ("desc", sorted(VALUES, reverse=True))):
@@ -61,7 +69,6 @@ def test_a_number_is_a_kpi_a_series_a_column_and_an_order(server: ServerProcess,
                 break
             after = "&" + page.links["next"]["url"].rpartition("&")[2]
         assert items == values
-    doubled = quoted.replace("%22", "%22%22")
     for condition, instances in (("%3E4", 2), ("=5", 1), ("%3E9", 0)):
         counted = server.get(f"instances/count?where=metrics.%22{doubled}%22{condition}").json()
         assert counted == {"instances": instances}
@@ -94,3 +101,13 @@ def test_a_flag_without_a_name_has_a_series_and_a_breakdown(server: ServerProces
     for by in ("", "metrics."):
         (group,) = server.get(f"applications/flags/breakdown?by={by}").json()["values"]
         assert (group["value"], group["instances"]) == ("true", 1)
+
+
+def test_the_client_requests_any_key(server: ServerProcess) -> None:
+    async def read() -> tuple[MetricSeries, list[MetricKey]]:
+        async with Client(server.url, server.admin_token) as client:
+            return await client.series("ledger", "24h", NUMBERS), await client.metric_keys("ledger", NUMBERS)
+
+    series, described = asyncio.run(read())
+    assert (set(series.metrics), series.unknown_keys) == (set(NUMBERS), [])
+    assert {each.key for each in described} == set(NUMBERS)

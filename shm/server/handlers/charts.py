@@ -32,7 +32,8 @@ Key = Annotated[str, msgspec.Meta(pattern=WITHOUT_NUL)]
 Keys = Annotated[
     list[Key],
     msgspec.Meta(
-        description="Metric keys, separated by commas or in several parameters. Default: the most common ones."
+        description="Metric keys, separated by commas or in several parameters; in double quotes with a comma in them. "
+        "Default: the most common ones."
     ),
 ]
 At = Annotated[
@@ -112,8 +113,8 @@ class MetricKeysQuery(msgspec.Struct, frozen=True):
         Annotated[
             list[Key],
             msgspec.Meta(
-                description="Metric keys, separated by commas or in several parameters. Default: common ones and those "
-                "with an override."
+                description="Metric keys, separated by commas or in several parameters; in double quotes with a "
+                "comma in them. Default: common ones and those with an override."
             ),
         ]
         | None

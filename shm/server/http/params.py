@@ -18,7 +18,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 # The `extra` of a parameter that the original server has and reads leniently: of several values the first one counts,
 # and an invalid one, such as a number out of range, is the default.
 LENIENT = {"is_lenient": True}
-LIST_SEPARATOR = ","  # of a list parameter, which may occur several times too
+
+# An item of a list parameter, which may occur several times too. Commas separate items; an item with a comma is in
+# double quotes, and those in it are doubled. The quantifiers are possessive, so that unclosed quotes cost linear time.
+LIST_ITEM = re.compile(r'(?:^|,)(?:"((?:[^",]|"")*+,(?:[^"]|"")*+)"(?=,|\Z)|([^,]*))')
 LOCATION_MARKER = " - at `"  # the last occurrence in a message of msgspec; the text before it may quote the input
 LOCATION_STEP = re.compile(r"\.(\w+)|\[")  # of a location: to a field, or into a list or a dictionary
 
@@ -38,7 +41,7 @@ def parse_query(type_: type[T], arguments: Mapping[str, Sequence[str]]) -> T:
         if parameter.is_repeated:
             values[name] = list(texts)
         elif parameter.is_list:
-            values[name] = [part for text in texts for part in text.split(LIST_SEPARATOR)]
+            values[name] = [item for text in texts for item in _split_list(text)]
         elif parameter.is_lenient:
             values |= _parse_leniently(name, texts[0], fields[name].type)
         elif len(texts) > 1:
@@ -63,6 +66,11 @@ def parse_body(type_: type[T], body: bytes) -> T:
         raise BadRequest("bad_json", f"The body is not a JSON object in UTF-8 with the fields {fields}.") from None
     except RecursionError:
         raise BadRequest("too_deep", "The JSON is nested too deeply.") from None
+
+
+def _split_list(text: str) -> Iterator[str]:
+    for quoted, plain in LIST_ITEM.findall(text):
+        yield quoted.replace('""', '"') or plain
 
 
 class _Parameter(msgspec.Struct, frozen=True):
