@@ -57,6 +57,14 @@ def test_a_limit_or_offset_out_of_range_is_no_error(server: ServerProcess, query
     assert len(get(server, f"instances?{query}").json()) == count
 
 
+def test_an_empty_application_is_none(server: ServerProcess) -> None:
+    """A script that leaves a variable empty gets all instances, as from the original."""
+    everything = get(server, "instances?limit=1000").json()
+    assert get(server, "instances?app=&q=&limit=1000").json() == everything
+    assert get(server, "instances?app=ledger&app=other&limit=1000").json() == everything
+    assert get(server, "instances?app=other").json() == []
+
+
 def test_an_unknown_period_is_the_default(server: ServerProcess) -> None:
     for query in ("period=2d", "period=", "period=x&period=7d"):
         assert get(server, f"metrics/ledger?{query}").json()["period"] == "24h"

@@ -42,6 +42,17 @@ class PageQuery(msgspec.Struct, frozen=True):
 class InstancesQuery(InstanceFilter, frozen=True):
     """The query of `GET instances`."""
 
+    app: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                min_length=1,
+                description="An application's slug or name; empty: all, as in the original.",
+                extra=LENIENT,
+            ),
+        ]
+        | None
+    ) = None
     sort: By = "last_seen_at"
     order: Order | None = None
     limit: Annotated[
