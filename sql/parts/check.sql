@@ -60,3 +60,46 @@ after AS MATERIALIZED (
     FROM expected_snapshots s
     LEFT JOIN expected_leaves e ON e.instance_id = s.instance_id
 ),
+
+-- part: chart_history
+-- The sources of the charts. `runs`: the rolled-up raw snapshots with the hours' ends between which each counts. `reach`:
+-- values of charts are compared from `since` on. `joint`: `since`, if the hours before it are stored.
+revocations AS MATERIALIZED (
+    SELECT instance_id, revoked_at FROM instances WHERE revoked_at IS NOT NULL
+),
+-- use: raw_history
+reach AS MATERIALIZED (
+    SELECT
+        greatest(head.frozen_until, date_trunc(
+            'day', raw_history.since + %(active_window)s::interval + interval '1 day' - interval '1 microsecond', 'UTC'
+        )) AS since,
+        head.*
+    FROM raw_history
+    CROSS JOIN series_head head
+),
+runs AS MATERIALIZED (
+    SELECT
+        s.app_slug, coalesce(s.leaves, s.metrics) AS leaves,
+        CASE WHEN s.version_refused THEN NULL ELSE s.app_version END AS app_version,
+        date_trunc('hour', s.snapshot_at + interval '1 hour' - interval '1 microsecond') AS starts_at,
+        date_trunc('hour', least(
+            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
+            s.snapshot_at + %(active_window)s::interval,
+            r.revoked_at
+        ) + interval '1 hour' - interval '1 microsecond') AS ends_at
+    FROM snapshots s
+    LEFT JOIN revocations r ON r.instance_id = s.instance_id
+    WHERE s.cursor <= (SELECT cursor FROM reach)
+),
+joint AS MATERIALIZED (
+    SELECT since AS at FROM reach
+    WHERE since > frozen_until AND since <= closed_until AND hours_since <= since - interval '1 day'
+),
+
+-- part: hour_weight
+-- The weight of the hour `point` in the comparison of charts.
+                CASE
+                    WHEN point.at > reach.since AND point.at >= reach.hours_since
+                    THEN hash_record_extended(ROW(point.at, 1), %(secret)s::bigint) >> 8
+                    ELSE 0
+                END

@@ -1,8 +1,96 @@
--- The comparison of the charts with the raw snapshots, one statement like those in check.sql.
+-- The comparison of the charts with the raw snapshots: first by sums, then by values, each one statement like those in
+-- check.sql.
 
 -- name: select_settings
 -- The active window, and whether the series were computed with another one.
 SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
+
+-- name: count_suspects
+-- The number of KPIs of which a value in a chart is not that of the raw snapshots. This takes 40 % less CPU than `series`,
+-- which computes each value: here each KPI has one sum, in which each hour and each closed day is multiplied by a weight.
+-- A weight is a hash of its time and of `secret`, a random number of this comparison, so different values at several
+-- times do not cancel each other out: if any value differs, the sums are equal with a probability of 2^-56.
+-- A snapshot counts from one hour's end to another, so its leaves are multiplied by the difference of the weights of both.
+-- It counts at each day's end between them. So that this difference also has the weights of these days, the weight of a
+-- day is the difference of its hash and that of the next day. The corrected hour (`joint`) has a weight of its own.
+WITH
+-- use: chart_history
+weighted AS (
+    SELECT r.app_slug, r.leaves, r.app_version, points.weight
+    FROM runs r
+    CROSS JOIN reach
+    CROSS JOIN LATERAL (
+        SELECT
+            sum(point.sign * (
+-- use: hour_weight
+                + CASE
+                    WHEN day.at <= reach.closed_until THEN hash_record_extended(ROW(day.at, 2), %(secret)s::bigint) >> 8
+                    ELSE 0
+                END
+                + CASE
+                    WHEN point.at <= (SELECT at FROM joint) THEN hash_record_extended(ROW(3), %(secret)s::bigint) >> 8
+                    ELSE 0
+                END
+            )) AS weight
+        FROM (VALUES (r.starts_at, 1), (r.ends_at, -1)) point (at, sign)
+        CROSS JOIN LATERAL (
+            SELECT greatest(date_trunc('day', point.at + interval '1 day' - interval '1 microsecond', 'UTC'), reach.since)
+        ) day (at)
+    ) points
+    WHERE r.starts_at < r.ends_at
+    OFFSET 0
+),
+stored AS (
+    SELECT
+        point.app_slug, point.metric_type, point.key, point.value, point.total, point.instances,
+-- use: hour_weight
+        + CASE
+            WHEN point.at > joint.at - interval '1 day' AND point.at <= joint.at
+            THEN hash_record_extended(ROW(3), %(secret)s::bigint) >> 8
+            ELSE 0
+        END AS weight
+    FROM series_hours point
+    CROSS JOIN reach
+    LEFT JOIN joint ON TRUE
+    UNION ALL
+    SELECT
+        point.app_slug, point.metric_type, point.key, point.value, point.total, point.instances,
+        CASE
+            WHEN point.at >= reach.since
+            THEN
+                (hash_record_extended(ROW(point.at, 2), %(secret)s::bigint) >> 8)
+                - CASE
+                    WHEN point.at + interval '1 day' <= reach.closed_until
+                    THEN hash_record_extended(ROW(point.at + interval '1 day', 2), %(secret)s::bigint) >> 8
+                    ELSE 0
+                END
+            ELSE 0
+        END
+        + CASE
+            WHEN point.at = joint.at - interval '1 day' THEN hash_record_extended(ROW(3), %(secret)s::bigint) >> 8
+            ELSE 0
+        END
+    FROM series_days point
+    CROSS JOIN reach
+    LEFT JOIN joint ON TRUE
+),
+sums AS (
+    SELECT
+        r.app_slug, each.metric_type, each.key, each.value, sum(r.weight * each.total) AS total, sum(r.weight) AS instances
+    FROM weighted r
+-- use: run_leaves
+    GROUP BY r.app_slug, each.metric_type, each.key, each.value
+    UNION ALL
+    SELECT app_slug, metric_type, key, value, -sum(weight * total), -sum(weight::numeric * instances)
+    FROM stored
+    GROUP BY app_slug, metric_type, key, value
+)
+SELECT count(*) AS suspects
+FROM (
+    SELECT FROM sums
+    GROUP BY app_slug, metric_type, key, value
+    HAVING sum(total) <> 0 OR sum(instances) <> 0
+) unequal;
 
 -- name: series
 -- Hours and closed days whose values are not those of the rolled-up raw snapshots. If raw snapshots have been dropped,
@@ -13,33 +101,7 @@ SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
 -- `hours` has a definition of its own: in a long history nearly every run has its own pair of hours, so beginnings and ends
 -- are summed apart, each by hour. The sums of all pairs would be as many as the leaves of the runs and not fit into memory.
 WITH
--- use: raw_history
-reach AS MATERIALIZED (
-    SELECT
-        greatest(head.frozen_until, date_trunc(
-            'day', raw_history.since + %(active_window)s::interval + interval '1 day' - interval '1 microsecond', 'UTC'
-        )) AS since,
-        head.*
-    FROM raw_history
-    CROSS JOIN series_head head
-),
-revocations AS MATERIALIZED (
-    SELECT instance_id, revoked_at FROM instances WHERE revoked_at IS NOT NULL
-),
-runs AS MATERIALIZED (
-    SELECT
-        s.app_slug, coalesce(s.leaves, s.metrics) AS leaves,
-        CASE WHEN s.version_refused THEN NULL ELSE s.app_version END AS app_version,
-        date_trunc('hour', s.snapshot_at + interval '1 hour' - interval '1 microsecond') AS starts_at,
-        date_trunc('hour', least(
-            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
-            s.snapshot_at + %(active_window)s::interval,
-            r.revoked_at
-        ) + interval '1 hour' - interval '1 microsecond') AS ends_at
-    FROM snapshots s
-    LEFT JOIN revocations r ON r.instance_id = s.instance_id
-    WHERE s.cursor <= (SELECT cursor FROM reach)
-),
+-- use: chart_history
 run_sums AS MATERIALIZED (
     SELECT
         r.app_slug, each.metric_type, each.key, each.value, coalesce(r.starts_at, r.ends_at) AS at,
@@ -59,10 +121,6 @@ hours AS MATERIALIZED (
     HAVING sum(weight * total) <> 0 OR sum(weight * instances) <> 0
 ),
 -- use: days
-joint AS MATERIALIZED (
-    SELECT since AS at FROM reach
-    WHERE since > frozen_until AND since <= closed_until AND hours_since <= since - interval '1 day'
-),
 compared AS (
     SELECT
         table_name, app_slug, metric_type, key, value, at,
