@@ -34,7 +34,7 @@ from shm_tui.palette import palette_commands
 from shm_tui.palette_screen import PALETTE_ID, Palette, ThemePalette
 from shm_tui.place_control import PlaceControl
 from shm_tui.row_actions import RowActions
-from shm_tui.settings_control import NO_TOKEN, SettingsControl
+from shm_tui.settings_control import SettingsControl
 from shm_tui.theme import BAND_DEFAULTS, SHM, THEMES
 from shm_tui.theme_names import TERMINAL
 from shm_tui.widgets.dashboard import Dashboard
@@ -128,7 +128,7 @@ class ConsoleApp(CellwiseApp):
             self.navigation.show()
             self.run_worker(self.decisions.request_role, group="role")  # type: ignore[arg-type] # mypy finds no overload
         else:
-            self.settings.ask_token(NO_TOKEN)
+            self.settings.find_token()
         self._is_ready = True
         self._plan_drawing()
         self.set_interval(AGE_INTERVAL_S, self._draw_ages)

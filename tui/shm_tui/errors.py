@@ -3,7 +3,8 @@
 ConsoleError
 ├── AddressError   the server's address is invalid
 ├── TokenError     the token is invalid, or cannot be read
-│   └── MissingTokenError   there is no token
+│   ├── MissingTokenError   there is no token
+│   └── KeyringError        the user's keyring cannot be used
 ├── ConfigError    the configuration file is invalid, or cannot be read or written
 ├── ListError      the filter of `--once` is invalid, or the server does not evaluate it
 ├── ExportError    an export cannot be written, or is too long for the clipboard
@@ -25,6 +26,10 @@ class TokenError(ConsoleError):
 
 class MissingTokenError(TokenError):
     """There is no token. A console in a terminal asks for it."""
+
+
+class KeyringError(TokenError):
+    """The user's keyring cannot be used, or does not answer."""
 
 
 class ConfigError(ConsoleError):

@@ -9,13 +9,16 @@ from functools import partial
 from textual.app import App
 
 from shm_client import Client
+from shm_tui.access import check_token
 from shm_tui.actions import SETTINGS_COMMANDS, commands
+from shm_tui.config import keyring
 from shm_tui.config.contexts import Target, context_target
 from shm_tui.config.file import Config
 from shm_tui.config.kept_tokens import KeptTokens
+from shm_tui.config.keyring import KEYRING_TIMEOUT_S
 from shm_tui.config.settings import Settings
 from shm_tui.decisions import Decisions
-from shm_tui.errors import ConsoleError
+from shm_tui.errors import ConsoleError, TokenError
 from shm_tui.model.live_session import ConnectionStatus, Phase
 from shm_tui.model.place import DEFAULT_APP, Place, PlaceError
 from shm_tui.model.saved_views import check_view_name
@@ -105,11 +108,42 @@ class SettingsControl:
             return
         self._connect(target, place)
         if target.token is None:
+            self.find_token()
+
+    def find_token(self) -> None:
+        """Requests the token for the present server from the keyring, if it has it; else asks the user for one."""
+        self._token_asked = True
+        kept = self.settings.kept
+        try:
+            is_in_keyring = kept is not None and kept.is_in_keyring(self._client.server)
+        except ConsoleError as error:
+            self.ask_token(f"{error}.")
+            return
+        if is_in_keyring:
+            self._footer.show_notice("Waiting for the keyring, which has the token", KEYRING_TIMEOUT_S)
+            self._app.run_worker(self._find_in_keyring, group="keyring", exclusive=True)  # type: ignore[arg-type] # mypy
+        else:
             self.ask_token(NO_TOKEN)
+
+    async def _find_in_keyring(self) -> None:
+        server, reason = self._client.server, NO_TOKEN
+        try:
+            token = await keyring.find_token(server)
+            token = check_token(token) if token is not None else None
+        except TokenError as error:
+            token, reason = None, f"{error}."
+        self._footer.show_notice("", NOTICE_S)
+        if server != self._client.server:
+            return
+        if token is None:
+            self.ask_token(reason)
+        else:
+            self._connect(Target(server, token, self._navigation.context), self._navigation.first_place)
 
     def ask_token(self, reason: str) -> None:
         """Asks for a token for the present server, and connects with it."""
         self._token_asked = True
+        self._app.workers.cancel_group(self._app, "keyring")
         server, context, place = self._client.server, self._navigation.context, self._navigation.first_place
 
         def connect(token: str | None) -> None:
@@ -142,9 +176,16 @@ class SettingsControl:
 
     def _forget_token(self) -> None:
         if (kept := self._writable(":forget_token")) is not None:
-            self._try(
-                lambda: "The token is kept no longer" if kept.forget(self._client.server) else "No token was kept"
-            )
+            self._app.run_worker(partial(self._forget, kept, self._client.server), group="commands")  # type: ignore[arg-type] # mypy
+
+    async def _forget(self, kept: KeptTokens, server: str) -> None:
+        try:
+            if kept.is_in_keyring(server):
+                await keyring.forget_token(server)
+            notice = "The token is kept no longer" if kept.forget(server) else "No token was kept"
+        except ConsoleError as error:
+            notice = str(error)
+        self._footer.show_notice(notice, NOTICE_S)
 
     # The configuration file.
 

@@ -10,9 +10,10 @@ from textual.widgets import Input, Static
 from shm_client import ClientError
 from shm_tui.access import MAX_TOKEN_CHARS, UNENCRYPTED, check_token, is_unencrypted
 from shm_tui.config.contexts import make_client
-from shm_tui.config.kept_tokens import KeptTokens
+from shm_tui.config.kept_tokens import InKeyring, KeptTokens
+from shm_tui.config.keyring import keep_token, keyring_name
 from shm_tui.dialog import Dialog
-from shm_tui.errors import ConsoleError, TokenError
+from shm_tui.errors import ConsoleError, KeyringError, TokenError
 
 
 class TokenScreen(Dialog[str | None]):
@@ -31,6 +32,8 @@ class TokenScreen(Dialog[str | None]):
         self._reason = reason
         self._kept = kept
         self._token = ""  # that the server has accepted
+        self._keyring = ""  # the name of the user's keyring; "" if the token is kept in the file
+        self._is_keeping = False
         self._field = Input(password=True, max_length=MAX_TOKEN_CHARS, placeholder="shm_…", classes="field")
         self._note = Static("", classes="note", markup=False)
 
@@ -75,19 +78,38 @@ class TokenScreen(Dialog[str | None]):
         if self._kept is None:
             self.dismiss(token)
             return
-        self._note.update(f"Keep it in {self._kept.path}, which only you can read?\n\ny keep it   n not")
+        self._keyring = await keyring_name()
+        self._ask_to_keep(self._kept)
+
+    def _ask_to_keep(self, kept: KeptTokens, problem: str = "") -> None:
+        place = f"your keyring ({self._keyring})" if self._keyring else f"{kept.path}, which only you can read"
+        self._note.update(f"{problem}Keep it in {place}?\n\ny keep it   n not")
 
     def action_answer(self, is_kept: bool) -> None:
         """Closes with the token, which is kept if that is wanted."""
-        if not self._token:
+        if not self._token or self._is_keeping:
             return
         if is_kept and self._kept is not None:
-            try:
-                self._kept.keep(self._server, self._token)
-            except ConsoleError as error:
-                self._note.update(f"{error}\n\nn use it without keeping it")
-                return
-        self.dismiss(self._token)
+            self._is_keeping = True
+            self.run_worker(partial(self._keep, self._kept), exclusive=True)  # type: ignore[arg-type] # mypy
+        else:
+            self.dismiss(self._token)
+
+    async def _keep(self, kept: KeptTokens) -> None:
+        """Keeps the token in the keyring or the file. Without success, offers the file in place of the keyring."""
+        try:
+            if self._keyring:
+                self._note.update("Waiting for the keyring…   Esc use the token without keeping it")
+                await keep_token(self._server, self._token)
+            kept.keep(self._server, InKeyring() if self._keyring else self._token)
+        except KeyringError as error:
+            self._keyring = ""
+            self._ask_to_keep(kept, f"{error}.\n\n")
+        except ConsoleError as error:
+            self._note.update(f"{error}\n\nn use it without keeping it")
+        else:
+            self.dismiss(self._token)
+        self._is_keeping = False
 
     def action_cancel(self) -> None:
         """Closes without a token; one that has been accepted is used."""

@@ -1,6 +1,7 @@
 """Where a console connects to: from options, variables and the contexts of the configuration file."""
 
 import argparse
+import asyncio
 import os
 import select
 import subprocess
@@ -14,6 +15,7 @@ from typing import IO
 
 from shm_client import Client
 from shm_tui.access import check_token, find_token, read_token_file, resolve_data_dir, resolve_server_url
+from shm_tui.config import keyring
 from shm_tui.config.file import Config, Context
 from shm_tui.config.kept_tokens import KeptTokens
 from shm_tui.errors import ConfigError, MissingTokenError, TokenError
@@ -25,7 +27,7 @@ MAX_OUTPUT_BYTES = 16 * 1024  # of a token command: a token and a newline
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server, and the token for it; None if there is none and the user has to be asked."""
+    """A server, and the token for it; None if the keyring has it, or there is none: the user has to be asked."""
 
     server: str
     token: str | None
@@ -47,7 +49,8 @@ def first_target(
     option = args.token or (_token_of(name, context, config.path.parent) if context is not None else None)
     try:
         directory = resolve_data_dir(args.data_dir, environ)
-        token = find_token(option, directory, server, environ, partial(_find_kept, kept, server))
+        waits = bool(args.once or args.screenshot)
+        token = find_token(option, directory, server, environ, partial(_find_kept, kept, server, waits=waits))
     except MissingTokenError:
         if args.once or args.screenshot or args.restricted:
             raise
@@ -69,8 +72,13 @@ def context_target(name: str, config: Config, kept: KeptTokens | None, data_dir:
     return Target(context.url, token, name)
 
 
-def _find_kept(kept: KeptTokens | None, server: str) -> str | None:
-    return kept.find(server) if kept is not None else None
+def _find_kept(kept: KeptTokens | None, server: str, *, waits: bool = False) -> str | None:
+    """The kept token. One in the keyring it `waits` for, or raises MissingTokenError: the console requests it later."""
+    if kept is None or not kept.is_in_keyring(server):
+        return kept.find(server) if kept is not None else None
+    if not waits:
+        raise MissingTokenError("the keyring has the token")
+    return asyncio.run(keyring.find_token(server))
 
 
 def _find(name: str, config: Config) -> Context:

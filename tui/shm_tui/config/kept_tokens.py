@@ -1,4 +1,7 @@
-"""The tokens that the user has typed and asked to keep: a file of its own, for its user only."""
+"""The tokens that the user has typed and asked to keep: a file of its own, for its user only.
+
+Of a token in the user's keyring, the file has a marker.
+"""
 
 import os
 from pathlib import Path
@@ -14,6 +17,12 @@ MAX_TOKENS_BYTES = 256 * 1024  # of a file with a line for each server
 GROUP_AND_OTHERS = 0o077  # the permissions of everybody but the owner
 
 
+class InKeyring(msgspec.Struct, frozen=True):
+    """The marker of a token that the user's keyring has."""
+
+    in_keyring: bool = True
+
+
 class KeptTokens:
     """The kept tokens by the server's address."""
 
@@ -21,11 +30,16 @@ class KeptTokens:
         self.path = path
 
     def find(self, server: str) -> str | None:
-        """The token of a server. Raises TokenError if the file is not as the console wrote it."""
-        return self._read().get(server)
+        """The token of a server in the file. Raises TokenError if the file is not as the console wrote it."""
+        token = self._read().get(server)
+        return token if isinstance(token, str) else None
 
-    def keep(self, server: str, token: str) -> None:
-        """Keeps a token in place of the one before. Raises TokenError and ConfigError."""
+    def is_in_keyring(self, server: str) -> bool:
+        """Whether the keyring has the token of a server. Raises TokenError."""
+        return isinstance(self._read().get(server), InKeyring)
+
+    def keep(self, server: str, token: str | InKeyring) -> None:
+        """Keeps a token, or the marker for it, in place of the one before. Raises TokenError and ConfigError."""
         with exclusive(self.path):
             self._write(self._read() | {server: token})
 
@@ -38,10 +52,10 @@ class KeptTokens:
             self._write({each: token for each, token in tokens.items() if each != server})
         return True
 
-    def _write(self, tokens: dict[str, str]) -> None:
+    def _write(self, tokens: dict[str, str | InKeyring]) -> None:
         write_private(self.path, msgspec.json.format(msgspec.json.encode(tokens, order="sorted"), indent=2) + b"\n")
 
-    def _read(self) -> dict[str, str]:
+    def _read(self) -> dict[str, str | InKeyring]:
         try:
             with self.path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
@@ -53,7 +67,7 @@ class KeptTokens:
         if mode & GROUP_AND_OTHERS:
             raise TokenError(f"others can read the kept tokens in {self.path}: chmod 600 corrects that")
         try:
-            return msgspec.json.decode(content[:MAX_TOKENS_BYTES], type=dict[str, str])
+            return msgspec.json.decode(content[:MAX_TOKENS_BYTES], type=dict[str, str | InKeyring])
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise TokenError(f"{self.path} is not a file of kept tokens: remove it, and type them again") from None
 
