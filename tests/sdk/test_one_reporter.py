@@ -21,6 +21,7 @@ from shm_sdk.sender import Sender
 from shm_sdk.shared_directory import SharedDirectory
 from shm_sdk.state import State, StateFile
 from tests.support.peer import Peer, reply
+from tests.support.sdk_hosts import run_host
 
 MakeClient = Callable[..., Client]
 SHARED = "cafe-ledger_telemetry"
@@ -49,16 +50,6 @@ def running_host(program: str, *arguments: str | Path) -> "Iterator[subprocess.P
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def run_host(program: str, *arguments: str | Path) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", HOST + program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
 
 
 def line_of(process: "subprocess.Popen[str]") -> str:

@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,18 +14,10 @@ import pytest
 from shm_sdk import Client, Result
 from shm_sdk.forking import load_reporting_modules
 from tests.support.peer import Peer, running_peer, tunnel
+from tests.support.sdk_hosts import run_host
 from tests.support.tls import Tls
 
 MakeClient = Callable[..., Client]
-
-
-def run_host(program: str, *arguments: str | Path, timeout: float = 60) -> str:
-    """The output of a host program, which must end by itself."""
-    completed = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, timeout=timeout
-    )
-    assert completed.returncode == 0, completed.stderr
-    return completed.stdout
 
 
 FORKING_POOL = """
