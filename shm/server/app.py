@@ -78,6 +78,7 @@ rate_limited = RateLimitedLogger(logger)
 
 ADMIN = "/api/v1/admin"
 SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
+BADGE = r"/badge/(?P<slug>[^/]{1,256})"  # any text: a page shows only an image, so a wrong slug has to get one
 UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 UUID_PREFIXES = "|".join(  # the first digits of one, with or without its dashes
     ["[0-9a-fA-F]{1,32}"]
@@ -91,10 +92,10 @@ TOKEN_ID = rf"(?P<token_id>{UUID})"
 # of the label `handler` in `GET /metrics`, so it must be unique.
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/", front_page.Front),
-    (rf"/badge/{SLUG}/instances", badges.InstancesBadge),
-    (rf"/badge/{SLUG}/version", badges.VersionBadge),
-    (rf"/badge/{SLUG}/metric/(?P<key>[^/]{{1,512}})", badges.MetricBadge),
-    (rf"/badge/{SLUG}/combined", badges.CombinedBadge),
+    (rf"{BADGE}/instances", badges.InstancesBadge),
+    (rf"{BADGE}/version", badges.VersionBadge),
+    (rf"{BADGE}/metric/(?P<key>[^/]{{1,512}})", badges.MetricBadge),
+    (rf"{BADGE}/combined", badges.CombinedBadge),
     (r"/api/v1/healthcheck", health.Healthcheck),
     (r"/api/v1/ready", health.Ready),
     (r"/api/openapi.json", openapi_document.OpenApi),
@@ -134,6 +135,10 @@ ROUTES: list[tuple[str, type[Handler]]] = [
 
 # The original's addresses, which it serves with a slash at the end too.
 SLASH_ROUTES = (
+    rf"{BADGE}/instances",
+    rf"{BADGE}/version",
+    rf"{BADGE}/metric/(?P<key>[^/]{{1,512}})",
+    rf"{BADGE}/combined",
     r"/api/v1/healthcheck",
     rf"{ADMIN}/stats",
     rf"{ADMIN}/applications",

@@ -77,6 +77,11 @@ def texts(image: bytes) -> list[str]:
         ("few/metric/orders", "orders", "too few installs"),
         ("few/combined?metric=orders", "adoption", "too few installs"),
         ("nobody/version", "error", "unknown application"),
+        ("Shop/instances", "error", "unknown application"),
+        ("%00%C3%A9/combined", "error", "unknown application"),
+        ("shop/instances/", "instances", "6"),
+        ("shop/version/", "version", "2.0"),
+        ("shop/metric/orders/", "orders", "2.5k"),
     ],
 )
 def test_a_badge_shows_what_is_public(server: ServerProcess, path: str, label: str, value: str) -> None:

@@ -3,6 +3,7 @@
 An application or a metric that is not public gets a badge that says so, because a page shows no other error.
 """
 
+import re
 from decimal import Decimal
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from shm.server.handlers.base import Handler
 from shm.server.http.operations import Slug, operation
 from shm.server.http.params import LENIENT
 
+SLUG = re.compile(r"[a-z0-9-]{1,100}")
 SVG = "image/svg+xml"
 CACHE_CONTROL = "public, max-age=300"
 TOO_FEW, NO_DATA = "too few installs", "no data"
@@ -62,6 +64,8 @@ class Badge(Handler):
 
     async def read_figures(self, slug: str) -> PublicFigures | None:
         """The figures of an application, None if there is none."""
+        if not SLUG.fullmatch(slug):
+            return None
         try:
             return await self.services.public_figures.read(await self.services.applications.resolve_alias(slug))
         except NotFound:
