@@ -92,14 +92,14 @@ main()
 
 def test_four_processes_report_once(peer: Peer, tmp_path: Path) -> None:
     """As with `gunicorn -w 4`, in which each worker starts telemetry."""
-    run_host(FOUR_WORKERS, peer.url, tmp_path, "3", "1")
+    run_host(HOST + FOUR_WORKERS, peer.url, tmp_path, "3", "1")
     assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
     assert snapshots(peer) == [{"exports": 1000, "open_connections": 20}]
 
 
 def test_the_counts_of_ended_processes_are_kept(peer: Peer, tmp_path: Path, client: MakeClient) -> None:
     for _ in range(3):
-        run_host(FOUR_WORKERS, peer.url, tmp_path / "data", "0", "300")
+        run_host(HOST + FOUR_WORKERS, peer.url, tmp_path / "data", "0", "300")
     telemetry = client()
     for total in (3000, 3000):
         assert telemetry.report_now().sent
@@ -120,7 +120,7 @@ for _ in range(3):
         os._exit(0)
 time.sleep(4)
 """
-    run_host(program, peer.url, tmp_path)
+    run_host(HOST + program, peer.url, tmp_path)
     assert snapshots(peer) == [{"exports": 35}]
 
 
@@ -364,7 +364,7 @@ def test_a_wrong_amount_is_ignored(client: MakeClient, peer: Peer, amount: Any) 
 
 def test_a_script_counts_without_start(peer: Peer, tmp_path: Path) -> None:
     for _ in range(2):
-        run_host("exports.inc(2); print(telemetry.report_now())", peer.url, tmp_path)
+        run_host(HOST + "exports.inc(2); print(telemetry.report_now())", peer.url, tmp_path)
     assert snapshots(peer) == [{"exports": 2}, {"exports": 4}]
 
 
@@ -389,7 +389,7 @@ for _ in range(2):
         os._exit(0)
 time.sleep(12)
 """
-    run_host(program, peer.url, tmp_path)
+    run_host(HOST + program, peer.url, tmp_path)
     assert snapshots(peer) == [{"pool.open": 6, "is_busy": 3, "documents": 9}]
 
 
