@@ -90,7 +90,12 @@ REMEDIES = [
             "PostgreSQL did not answer in time. Check the address in {source} and the firewalls between here and it.",
         ),
         (
-            r"too many clients|remaining connection slots|too many connections for",
+            r'too many connections for (role|database) "([^"]*)"',
+            "All connections that the {0} {1} may have are in use. Raise its CONNECTION LIMIT, or lower SHM_DB_POOL or "
+            "SHM_WORKERS.",
+        ),
+        (
+            r"too many clients|remaining connection slots",
             "All connections of PostgreSQL are in use. Raise its max_connections, or lower SHM_DB_POOL or SHM_WORKERS.",
         ),
         (

@@ -143,6 +143,8 @@ async def test_a_failed_connection_at_the_start_has_a_cause_and_a_remedy(
         ("local user with ID 12345 does not exist", "SHM_DB_DSN names no role. Add a role to SHM_DB_DSN"),
         ("FATAL:  terminating connection due to transaction timeout", "RESET transaction_timeout"),
         ("FATAL:  sorry, too many clients already", "max_connections"),
+        ('FATAL:  too many connections for role "shm"', "the role shm may have are in use. Raise its CONNECTION LIMIT"),
+        ('FATAL:  too many connections for database "a"', "the database a may have are in use. Raise its CONNECTION"),
         ("an unknown message\nand more", "an unknown message"),
     ],
 )
