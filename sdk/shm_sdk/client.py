@@ -36,6 +36,8 @@ ProviderT = TypeVar("ProviderT", bound=AnyProvider)
 REPORT_NOW_TIMEOUT_S = 10.0  # for all requests of one `report_now`, during which the host waits
 CHILD_DELAY_S = 2.0  # a forked child that ends sooner touches no file
 FLUSH_POLL_S = 0.02  # of `astop`
+FLUSH_SHARE = 0.975  # of the time-out of `stop` is waited for; the host needs the rest to end within it
+MAX_TIMEOUT_S = 86400.0  # a lock of the interpreter has a limit too, and raises beyond it
 MAX_FIRST_REPORT_AFTER_S = 7 * 86400.0  # a longer delay is a mistake in units
 
 ISOLATED = "create the Client in the main interpreter: an isolated one has no daemon threads"
@@ -205,14 +207,16 @@ class Client(Controls):
         Only `flush` waits, up to `timeout` seconds. It does not wait on a running event loop: `await astop()` there. A
         host may exit without calling it: the thread is a daemon and does not delay the exit.
         """
-        self._stop(flush, float(timeout) if running_loop() is None else 0.0, float(timeout))
+        seconds = _to_timeout(timeout)
+        self._stop(flush, seconds * FLUSH_SHARE if running_loop() is None else 0.0, seconds)
 
     async def astop(self, flush: bool = False, timeout: float = 2.0) -> None:
         """`stop` for an event loop, which goes on meanwhile."""
         from asyncio import sleep  # a coroutine runs on it: it is imported already
 
-        worker, deadline = self._worker, time.monotonic() + float(timeout)
-        self._stop(flush, 0.0, float(timeout))
+        seconds = _to_timeout(timeout)
+        worker, deadline = self._worker, time.monotonic() + seconds * FLUSH_SHARE
+        self._stop(flush, 0.0, seconds)
         # The loop's executor may be busy, or shut down already.
         while flush and worker is not None and not worker.is_finished and time.monotonic() < deadline:  # noqa: ASYNC110
             await sleep(FLUSH_POLL_S)
@@ -229,7 +233,7 @@ class Client(Controls):
             self._renew_after_fork()
             self._components.may_keep_counts = True
             self._components.collect_process_metrics()
-            return self._components.get_reporter().report(timeout)
+            return self._components.get_reporter().report(_to_timeout(timeout))
         except ImportError as error:  # the host was packaged without the SDK's dependency
             return self._fail_without_module(str(error))
         except Exception as error:
@@ -322,3 +326,11 @@ def _to_delay(first_report_after: "float | timedelta | None") -> float | None:
     to_seconds: Callable[[], float] | None = getattr(first_report_after, "total_seconds", None)
     seconds = to_seconds() if to_seconds else float(first_report_after)  # type: ignore[arg-type]  # a number
     return min(max(seconds, 0.0), MAX_FIRST_REPORT_AFTER_S)
+
+
+def _to_timeout(timeout: float) -> float:
+    """Seconds within the limits, 0 for what is no number."""
+    try:
+        return min(max(0.0, float(timeout)), MAX_TIMEOUT_S)  # in this order, NaN becomes 0
+    except (TypeError, ValueError, OverflowError):
+        return 0.0

@@ -1,5 +1,6 @@
 """The background thread: it starts at once, reports by itself, and never delays the host's exit."""
 
+import math
 import os
 import subprocess
 import sys
@@ -189,3 +190,17 @@ def test_a_host_without_logging_sees_mistakes_only(tmp_path: Path) -> None:
     )
     mistake = "shm_sdk: telemetry is off: app_name is missing (the argument, or SHM_APP_NAME)\n"
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", mistake)
+
+
+@pytest.mark.parametrize(
+    "timeout",
+    [None, "soon", -1, math.nan, math.inf, 10**400],
+    ids=["None", "text", "negative", "NaN", "Infinity", "huge"],
+)
+def test_a_timeout_that_makes_no_sense_does_not_raise(client: MakeClient, peer: Peer, timeout: Any) -> None:
+    telemetry = client()
+    outcome = telemetry.report_now(timeout)
+    assert "inside the SDK" not in outcome.reason
+    telemetry.start(first_report_after=100)
+    telemetry.stop(flush=True, timeout=timeout)
+    telemetry.stop(timeout=timeout)
