@@ -1,6 +1,7 @@
 """The fixtures for host applications: a report from the host's counters to the assertion."""
 
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -134,8 +135,9 @@ def test_a_hosts_conftest_needs_one_line(pytester_directory: Path) -> None:
         "    telemetry.stop()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=pytester_directory,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # those of this environment take seconds
         capture_output=True,
         text=True,
         timeout=60,

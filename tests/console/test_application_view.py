@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import httpx
 from textual.widgets import Input
 
 from shm_tui.app import ConsoleApp
 from shm_tui.command import make_client
 from shm_tui.model.place import Place
+from tests.support import plain_http
 from tests.support.console import DrivenConsole, open_console, viewer_token
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.installs import Install
@@ -16,7 +16,7 @@ from tests.support.server_process import ServerProcess
 
 def application(server: ServerProcess, slug: str) -> dict[str, Any]:
     """The application as the API shows it; {} without one."""
-    response = httpx.get(f"{server.url}/api/v1/admin/applications/{slug}", headers=server.headers)
+    response = plain_http.get(f"{server.url}/api/v1/admin/applications/{slug}", headers=server.headers)
     return dict(response.json()) if response.status_code == 200 else {}
 
 

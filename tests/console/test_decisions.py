@@ -3,12 +3,11 @@
 import asyncio
 from random import Random
 
-import httpx
-
 from shm_client import BulkChange
 from shm_tui.app import ConsoleApp
 from shm_tui.bulk_decisions import follow_change
 from shm_tui.command import make_client
+from tests.support import plain_http
 from tests.support.byte_proxy import ByteProxy
 from tests.support.console import TIMEOUT_S, DrivenConsole, open_console, viewer_token
 from tests.support.installs import Install
@@ -17,7 +16,7 @@ from tests.support.server_process import ServerProcess
 
 def status_code(server: ServerProcess, install: Install) -> tuple[int, str]:
     """The answer to a request for an instance, and the instance's status."""
-    response = httpx.get(f"{server.url}/api/v1/admin/instances/{install.instance_id}", headers=server.headers)
+    response = plain_http.get(f"{server.url}/api/v1/admin/instances/{install.instance_id}", headers=server.headers)
     return response.status_code, response.json().get("status", "")
 
 

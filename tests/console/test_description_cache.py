@@ -10,7 +10,7 @@ from tests.support.console import open_console
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 def set_overrides(server: ServerProcess, overrides: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 class DrawingError(Exception):

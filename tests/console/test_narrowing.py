@@ -3,12 +3,11 @@
 import asyncio
 import secrets
 
-import httpx
-
 from shm_client import Client
 from shm_tui.model.filter import parse_filter
 from shm_tui.model.row import Row
 from shm_tui.model.state import Clock
+from tests.support import plain_http
 from tests.support.console import DrivenConsole, open_console
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -19,7 +18,7 @@ MAX_ROWS = 5
 def set_status(server: ServerProcess, install: Install, action: str) -> None:
     """Approves or revokes an install."""
     url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/{action}"
-    httpx.post(url, headers=server.headers).raise_for_status()
+    plain_http.post(url, headers=server.headers).raise_for_status()
 
 
 async def wait_for_matches(console: DrivenConsole, *installs: Install) -> None:

@@ -20,7 +20,7 @@ from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 COUNT_WAITING = """
     SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE l.relation = %s::regclass AND NOT l.granted AND position(%s IN a.query) > 0

@@ -25,7 +25,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 VARIABLE_FIELDS = {"instance_id", "id", "token", "database_bytes"}
 METRICS = {"invoices_sent": 1284, "users_active": 37}
 HINTS = {"users_active": {"label": "Users", "description": "Signed in within 30 days"}}
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 def examples() -> list[tuple[str, str, str]]:

@@ -21,7 +21,7 @@ from tests.support.server_process import DEFAULT_ENVIRONMENT, ServerProcess
 from tests.support.shm_command import postgres_of, start_serve
 from tests.support.subscriber import subscribe
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 MAX_ATTEMPTS = 60  # one of two workers accepts each connection, at random
 LOADERS = 12
 SNAPSHOTS = 300  # acknowledged before the kill, and after it

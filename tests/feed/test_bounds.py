@@ -117,6 +117,7 @@ async def test_stalled_subscribers_cost_little_memory_and_block_nobody(
     """All of them are sent the same bytes, so they are not charged for unread ones, and the budget closes none."""
     server = serve(
         SHM_FEED_HEARTBEAT="10m",  # otherwise subscribers without pongs are disconnected
+        SHM_DB_PATIENCE="1m",
         SHM_MAX_UNREAD="1m",
     )
     installs = [Install(server.url).enroll({"n": 0, "text": TEXT}) for _ in range(40)]
@@ -140,7 +141,8 @@ async def test_stalled_subscribers_cost_little_memory_and_block_nobody(
 async def test_closed_feeds_leave_no_memory_behind(
     serve: Callable[..., ServerProcess], rounds: int, limit: float
 ) -> None:
-    server = serve(SHM_FEED_HEARTBEAT="10m")  # else the first are dropped on a busy machine before the last connect
+    # On a busy machine the first would be dropped before the last connect, and some would wait too long for a lookup.
+    server = serve(SHM_FEED_HEARTBEAT="10m", SHM_DB_PATIENCE="1m")
     resident = []
     for _ in range(rounds):
         with stalled_subscribers(server, MANY):

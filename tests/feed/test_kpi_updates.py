@@ -18,7 +18,7 @@ from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.time_travel import shift_times
 
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 METRICS = {"sent": 3, "wait_avg": 1.5, "beta": True, "plan": "free"}
 
 OVERRIDES: list[dict[str, Any]] = [

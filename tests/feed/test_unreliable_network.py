@@ -21,7 +21,7 @@ from tests.support.feed_watcher import Watcher
 from tests.support.server_process import ServerProcess
 from tests.support.watcher_group import WatcherGroup, make_watcher_group
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 SET_HEAD = """
     UPDATE feed_head SET cursor = %(count)s;
     INSERT INTO tallies VALUES ('ledger', 'status', 'active', '0', 0, %(count)s, 0, %(count)s);

@@ -16,7 +16,7 @@ from shm.ingest import key_cache
 from shm.ingest.key_cache import PublicKeyCache
 from tests.support.databases import admin_cursor, create_database, superuser_cursor
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 def insert_instances(database: str, count: int) -> dict[str, bytes]:

@@ -218,13 +218,13 @@ def test_the_current_snapshot_is_the_newest_in_any_order_of_arrival(shared_serve
 def test_a_body_over_the_limit_is_refused_before_it_is_read(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url).enroll()
     assert problem(install.snapshot({"a": "x" * 70_000})) == (413, "body_too_large")
-    with socket.create_connection(("127.0.0.1", shared_server.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", shared_server.port), timeout=60) as raw:
         raw.sendall(b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
         assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
 def test_an_invalid_content_length_is_refused(shared_server: ServerProcess) -> None:
-    with socket.create_connection(("127.0.0.1", shared_server.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", shared_server.port), timeout=60) as raw:
         raw.sendall(b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: \xb2\r\n\r\n")
         assert raw.recv(4096)[:12] in (b"HTTP/1.1 400", b"")
     assert "Traceback" not in shared_server.log
@@ -291,12 +291,11 @@ def test_many_installs_of_a_new_application_enroll_at_once(server: ServerProcess
 def test_the_memory_of_all_incomplete_bodies_is_bounded(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_MAX_READING="100k")
     head = b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n"
-    uploads = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(3)]
+    uploads = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(3)]
     try:
         for upload in uploads:
             upload.sendall(head + b"x" * 59_000)
-        answered = [upload for upload in uploads if select.select([upload], [], [], 2)[0]]
-        assert len(answered) >= 1
+        answered, _, _ = select.select(uploads, [], [], 60)
         assert answered[0].recv(4096).startswith(b"HTTP/1.1 503 ")
         assert len(answered) < len(uploads)
     finally:
@@ -306,7 +305,7 @@ def test_the_memory_of_all_incomplete_bodies_is_bounded(serve: Callable[..., Ser
 
 
 def test_a_refused_request_with_an_invalid_body_gets_one_response(shared_server: ServerProcess) -> None:
-    with socket.create_connection(("127.0.0.1", shared_server.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", shared_server.port), timeout=60) as raw:
         raw.sendall(b"GET /v1/snapshot HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
         received = b""
         while chunk := raw.recv(4096):

@@ -15,7 +15,7 @@ from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import ago, backlog
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 def test_one_install_cannot_fill_the_whole_queue(serve: Callable[..., ServerProcess], database: str) -> None:

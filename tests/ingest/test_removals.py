@@ -20,7 +20,7 @@ from tests.support.subscriber import subscribe
 
 pytestmark = pytest.mark.cluster
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 def test_only_pending_instances_without_proof_are_purged(serve: Callable[..., ServerProcess], database: str) -> None:

@@ -26,7 +26,7 @@ from tests.support.signed_actions import act, action, ago, backlog, rotate
 
 pytestmark = pytest.mark.cluster
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 CONFIRM_KEYS = 'EXECUTE "enrolment.confirm_batch"'  # in the SQL that confirms keys, the first statement of a rotation
 UNREAD = 20  # concurrent disclosures
 MAX_UNREAD_BYTES = 10 * 1024**2  # for each: a page of snapshots of 60 KiB as rows, encoded, and in buffers

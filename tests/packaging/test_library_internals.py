@@ -27,7 +27,7 @@ from shm.db.postgres_programs import PACKAGE_DIRECTORIES, POSTGRES_MAJOR, packag
 from shm.server.http.stream import TORNADO_400
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 MAX_HEADER = 4_096
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TORNADO = f"Tornado {tornado.version}"

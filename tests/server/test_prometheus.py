@@ -27,7 +27,7 @@ from tests.support.server_process import ServerProcess
 from tests.support.subscriber import subscribe
 
 OPERATING_GUIDE = Path(__file__).parent.parent.parent / "docs" / "operating.md"
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 # The values of all labels come from the code.
 LABELS = {"handler", "status", "code", "le", "worker", "pool", "state", "version"}
 

@@ -15,7 +15,7 @@ from tests.support.databases import admin_cursor, execute, select_column
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
-WAIT_TIMEOUT_S = 20
+WAIT_TIMEOUT_S = 60
 OTHER_TABLES = (
     *("instances", "tallies", "feed_head", "absences", "aggregated_keys", "aggregated_values", "key_refusals"),
     *("aggregated_versions", "settings", "applications", "application_aliases", "ONLY snapshots"),

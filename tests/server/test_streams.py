@@ -24,7 +24,7 @@ from shm.server.services import Services
 from tests.support import plain_http
 
 CHUNKS = 3
-WAIT_TIMEOUT_S = 10
+WAIT_TIMEOUT_S = 60
 
 
 class FailureQuery(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from psycopg2 import sql
 
 ADDRESS = "127.0.0.77"
 MARKER = "zqx7"
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 IDLE_TIMEOUT_S = 0.5  # ends the response on a connection that stays open
 MAX_RESPONSE_BYTES = 1024 * 1024
 

@@ -25,7 +25,7 @@ from tests.support.server_process import ServerProcess
 THREADS = 4
 INSTALLS_PER_THREAD = 5
 MAX_EVENTS = 5_000  # of each thread
-RESPONSE_TIMEOUT_S = 30
+RESPONSE_TIMEOUT_S = 60
 EXPECTED_STATUSES = {200, 201, 202, 204, 403, 404, 409}
 APPS = ("Ledger", "Kiosk", "Atlas")
 

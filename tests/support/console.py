@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import httpx
 from textual.pilot import Pilot
 from textual.strip import Strip
 
@@ -16,9 +15,10 @@ from shm_tui.command import make_client
 from shm_tui.config.settings import Settings
 from shm_tui.model.place import DEFAULT_APP, Place, parse_place
 from shm_tui.model.row_store import MAX_ROWS
+from tests.support import plain_http
 from tests.support.server_process import ServerProcess
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60  # a console starts within a second; on a machine that is busy with other work in twenty
 POLL_INTERVAL_S = 0.05  # a look at the screen draws it
 ROW_PATTERN = re.compile(r"[●◐○…✕] +[0-9a-f]{8} .*")
 
@@ -68,7 +68,7 @@ class DrivenConsole:
 def viewer_token(server: ServerProcess) -> str:
     """A new viewer's token."""
     body = {"name": "viewer", "role": "viewer"}
-    response = httpx.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers)
+    response = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers)
     return str(response.raise_for_status().json()["token"])
 
 

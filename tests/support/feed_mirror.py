@@ -19,7 +19,7 @@ from shm_client import (
     Subscription,
 )
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 class FeedMirror:

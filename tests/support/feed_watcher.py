@@ -23,8 +23,8 @@ from tests.support.feed_history import Item, with_parsed_times
 
 ADMIN = "/api/v1/admin"
 
-MESSAGE_TIMEOUT_S = 45  # between two messages while it waits for its goal
-RESPONSE_TIMEOUT_S = 40
+MESSAGE_TIMEOUT_S = 60  # between two messages while it waits for its goal
+RESPONSE_TIMEOUT_S = 60
 POLL_INTERVAL_S = 0.05  # between two checks of the goal while no message comes
 RETRY_DELAY_S = 0.05  # before it reconnects
 CLOSE_TIMEOUT_S = 0.5  # for the close handshake of a feed

@@ -12,7 +12,7 @@ from nacl.signing import SigningKey
 
 from tests.support import plain_http
 
-_client = plain_http.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=50))
+_client = plain_http.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=50))
 atexit.register(_client.close)
 
 

@@ -15,7 +15,7 @@ from tests.support.tls import create_tls
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 GSS_REQUEST = bytes.fromhex("0000000804d21630")
 MAX_READ_BYTES = 65_536
-START_TIMEOUT_S = 10
+START_TIMEOUT_S = 60
 
 
 class PostgresTls:

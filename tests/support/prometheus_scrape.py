@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support import plain_http
 from tests.support.server_process import ServerProcess
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 RETRY_INTERVAL_S = 0.2
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

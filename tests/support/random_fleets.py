@@ -27,7 +27,7 @@ VERSIONS = ("1.0", "v1.0.0", "1.10", "1.9+b", "2.0-rc1", "main")
 MAX_SNAPSHOT_AGE = timedelta(days=30)  # the server's default
 MAX_CLOCK_SKEW = timedelta(minutes=5)
 
-_client = plain_http.Client(timeout=30)
+_client = plain_http.Client(timeout=60)
 atexit.register(_client.close)
 
 

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from types import TracebackType
 
-TIMEOUT_S = 20.0  # of one read or write
+TIMEOUT_S = 60.0  # of one read or write
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024  # more than any test requests
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) [^\r\n]*\r\n")
 PROBLEM_FIELDS = {"type", "title", "status", "detail", "code"}

@@ -12,7 +12,7 @@ from shm.server.app import describe_routes
 from tests.support.installs import Install
 from tests.support.shared_servers import SeededServer
 
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 
 # These paths refuse some values that match the schema, because no schema can describe the valid ones: points of the
 # curve, page tokens, names and expiry of tokens.

@@ -160,7 +160,7 @@ class ServerProcess:
 
     def get(self, path: str) -> httpx.Response:
         """GET below `/api/v1/admin/`, as the admin. Raises httpx.HTTPStatusError for a refusal."""
-        return plain_http.get(f"{self.url}/api/v1/admin/{path}", headers=self.headers, timeout=30).raise_for_status()
+        return plain_http.get(f"{self.url}/api/v1/admin/{path}", headers=self.headers, timeout=60).raise_for_status()
 
     def kill(self) -> None:
         """Sends SIGKILL to it and to the processes that it started."""

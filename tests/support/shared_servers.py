@@ -15,7 +15,7 @@ from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
 
-WAIT_TIMEOUT_S = 20
+WAIT_TIMEOUT_S = 60
 
 BATCH = 'EXECUTE "intake.store_batch"'  # part of the SQL of each batch
 

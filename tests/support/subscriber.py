@@ -11,7 +11,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from tests.support.server_process import ServerProcess
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 class Subscriber:

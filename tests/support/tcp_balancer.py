@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 MAX_READ_BYTES = 65_536
-START_TIMEOUT_S = 10
+START_TIMEOUT_S = 60
 
 
 class TcpBalancer:

@@ -18,7 +18,7 @@ import pyte
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 class Terminal:

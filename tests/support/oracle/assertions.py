@@ -44,7 +44,7 @@ FILTERS: dict[str, Callable[[Raw, Instance], bool]] = {
     "version=1.0": lambda _, instance: truth.release(instance.app_version) == Version("1.0"),
 }
 
-_client = plain_http.Client(timeout=30)
+_client = plain_http.Client(timeout=60)
 atexit.register(_client.close)
 
 Json = Any
