@@ -119,7 +119,7 @@ def _measure_endpoints(plan: Plan, clients: Clients) -> None:
     measured = {"": baseline}
     table.print_row(*baseline.cells(plan.small, plan.large, plan.tenfold, baseline, plan.distributed))
     for endpoint in ENDPOINTS:
-        if not endpoint.exists:
+        if endpoint.route is None:
             print_line(f"{endpoint.name.rjust(COLUMNS[0][1])}  {costs.NOT_AVAILABLE}")
             continue
         latencies = measured[endpoint.name] = _measure_endpoint(plan, clients, endpoint)

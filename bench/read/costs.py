@@ -72,7 +72,7 @@ def print_check(dsn: str, postmaster: int | None, fleet: SeededFleet) -> None:
 
 def print_export(server: RunningServer, client: TimedClient, fleet: SeededFleet) -> None:
     """An export of all instances through the server, if this version has it."""
-    if not EXPORT.exists:
+    if EXPORT.route is None:
         print_line(f"export: {NOT_AVAILABLE}")
         return
     with track_peak(psutil.Process(server.pid), server.postmaster) as peak:

@@ -31,14 +31,14 @@ class Endpoint:
     may_be_empty: bool = False
 
     @property
-    def exists(self) -> bool:
-        """Whether this server has its route and accepts its query."""
+    def route(self) -> str | None:
+        """The pattern of its route, if this server has it and accepts its query."""
         parts = urlsplit(PathParameters("a", "0" * 8 + "-0000" * 3 + "-" + "0" * 12, "").path(self))
         for pattern, handler in ROUTES:
             if re.fullmatch(pattern, parts.path) and (get := operations_of(handler).get("get")) is not None:
                 known = get.query.__struct_fields__ if get.query is not None else ()
-                return set(parse_qs(parts.query, keep_blank_values=True)) <= set(known)
-        return False
+                return pattern if set(parse_qs(parts.query, keep_blank_values=True)) <= set(known) else None
+        return None
 
 
 ENDPOINTS = (
@@ -79,6 +79,13 @@ ENDPOINTS = (
     Endpoint("count above a value", "instances/count?where=metrics.users_active%3E1", is_constant=False),
     Endpoint("instances that match", "instances?q=stag&limit=50", is_constant=False),
 )
+
+UNMEASURED = {
+    f"{ADMIN}/version-rank": "It reads nothing.",
+    f"{ADMIN}/export": "It sends the whole fleet.",
+    f"{ADMIN}/tokens": "It is the baseline.",
+    f"{ADMIN}/feed": "bench.feed measures it.",
+}
 
 
 @dataclass(frozen=True, slots=True)

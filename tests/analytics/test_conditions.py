@@ -80,6 +80,9 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
                 cursor.execute(
                     "UPDATE instances SET last_seen_at = last_seen_at - interval '31 days' WHERE app_version = '1.4.2'"
                 )
+                times = ", ".join(f"{name} = coalesce({name}, now())" for name in TIME_COLUMNS)  # of a new column too
+                one = "SELECT max(instance_id::text)::uuid FROM instances WHERE status = 'active'"
+                cursor.execute(f"UPDATE instances SET {times} WHERE instance_id = ({one})")  # noqa: S608
             listed = server.get("instances?limit=1000").content
             yield Fleet(server, dsn, json.loads(listed, parse_float=Decimal))
         finally:

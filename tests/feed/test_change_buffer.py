@@ -142,7 +142,8 @@ def messages(frames: bytes) -> Iterator[dict[str, Any]]:
 
 def make_instance(name: str, app: str) -> Instance:
     """An instance of that application."""
-    return Instance(name, app, app, "1", "production", "active", NOW, "docker", {}, "linux/amd64", NOW, NOW, True, "1")  # type: ignore[arg-type]
+    fields: dict[str, Any] = dict.fromkeys(Instance.__struct_fields__)
+    return Instance(**fields | {"instance_id": name, "app_name": app, "app_slug": app, "metrics": {}})
 
 
 def make_kpis(app: str, number: int) -> ApplicationKpis:

@@ -12,6 +12,7 @@ from nacl.signing import SigningKey
 from openapi_spec_validator import validate
 
 from shm.server.app import ROUTES
+from shm.server.handlers.base import Handler
 from shm.server.handlers.ingest import ENDPOINTS
 from shm.server.openapi import document
 from tests.support import plain_http
@@ -156,3 +157,14 @@ def make_body(install: Install, **more: Any) -> dict[str, Any]:
 def now() -> str:
     """The current time as a timestamp."""
     return datetime.now(UTC).isoformat()
+
+
+def test_every_handler_with_an_operation_has_a_route() -> None:
+    declared = {handler for handler in _subclasses(Handler) if handler.__module__.startswith("shm.server.handlers")}
+    methods = ("get", "post", "put", "delete")
+    with_operation = {handler for handler in declared if any(method in vars(handler) for method in methods)}
+    assert with_operation - {handler for _, handler in ROUTES} == set()
+
+
+def _subclasses(base: type[Handler]) -> set[type[Handler]]:
+    return {base}.union(*map(_subclasses, base.__subclasses__()))
