@@ -43,7 +43,6 @@ from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceReq
 
 DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of events
 START_DRAW_INTERVAL_S = 0.05  # until the first data are drawn: the user waits for them
-MIN_DRAW_DELAY_S = 0.001  # Textual's timers divide by their interval
 TERMINAL_CHECK_S = 1.0  # in which the application fills only a part of Textual's queue of output
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
 # Handled before the next key is read: what follows belongs to the prompt, or to the palette.
@@ -175,7 +174,9 @@ class ConsoleApp(CellwiseApp):
     def _plan_drawing(self) -> None:
         if self._is_ready:
             interval_s = DRAW_INTERVAL_S if self.data_shown.is_set() else START_DRAW_INTERVAL_S
-            self.set_timer(max(MIN_DRAW_DELAY_S, self._drawn_at + interval_s - monotonic()), self._draw_changes)
+            # Not a timer of Textual's: on a busy machine it may end without a call when its delay is short.
+            delay_s = max(0.0, self._drawn_at + interval_s - monotonic())
+            asyncio.get_running_loop().call_later(delay_s, self.call_later, self._draw_changes)
 
     def _draw_changes(self) -> None:
         if not self._has_changes:
