@@ -12,6 +12,7 @@ from tests.support import plain_http
 from tests.support.bulk_fleet import insert_fleet
 from tests.support.console import DrivenConsole, open_console
 from tests.support.databases import execute, fresh_database
+from tests.support.fault_proxy import run_fault_proxy
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -158,6 +159,43 @@ async def test_a_loaded_row_changes_in_place(server: ServerProcess) -> None:
         await console.wait_for_text("0.250")
         assert console.app.table.cursor_id == install.instance_id
     erase(server, install)
+
+
+async def test_rows_are_shown_while_their_number_is_unknown(server: ServerProcess) -> None:
+    """The number of a count that takes long, and of one that fails, is said to be unknown; the rows go on."""
+    async with run_fault_proxy(server.port) as proxy:
+        proxy.held_request = b"/instances/count"
+        async with open_console(server, "ledger", max_rows=MAX_ROWS, url=proxy.url) as console:
+            await console.wait_until(lambda: console.app.table.store.is_windowed and value(console, 0) == FLEET)
+            await console.pilot.press("down")
+            await console.wait_for_text("row 2/?")
+            store = console.app.table.store
+            for index in (101, 201, 301, 401):  # beyond the first pages
+                await console.wait_until(lambda: store.row_count > index, f"row {index}")  # noqa: B023
+                console.app.table.move_cursor(100)
+                await wait_for_cursor(console, FLEET - index)
+            proxy.held_request, proxy.cut_request = None, b"/instances/count"
+            await console.pilot.press("slash", *"n<=1000", "enter")
+            await console.wait_for_text(f"? of {FLEET:,}", "could not count the rows")
+            await wait_for_cursor(console, 1000)
+            assert value(console, 199) == 801
+            proxy.cut_request = None
+            await console.pilot.press("down")
+            await console.wait_for_text(f"1,000 of {FLEET:,}", "row 2/1,000")
+
+
+async def test_matches_are_shown_while_their_number_is_unknown(server: ServerProcess) -> None:
+    """Those of a filter that the console evaluates in part are listed."""
+    async with run_fault_proxy(server.port) as proxy:
+        proxy.cut_request = b"/instances/count"
+        place = "ledger/instances /n>1000 docker"
+        async with open_console(server, place=place, max_rows=MAX_ROWS, url=proxy.url) as console:
+            await console.wait_for_text("showing 300 of the instances that the server found; their number is unknown")
+            rows = console.app.table.store.rows
+            await console.wait_until(lambda: {row.metrics["n"] for row in rows.values()} >= set(range(1001, 1301)))
+            proxy.cut_request = None
+            console.app.session.server_matches.mark_outdated()
+            await console.wait_for_text("showing 300 of the 2,000 instances that the server found")
 
 
 def test_orders_of_the_table_are_those_of_the_server() -> None:

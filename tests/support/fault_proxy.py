@@ -20,6 +20,8 @@ class FaultProxy:
         self.response_delay_s = 0.0
         self.may_respond = asyncio.Event()  # responses are held while it is not set
         self.may_respond.set()
+        self.held_request: bytes | None = None  # requests with these bytes are held for ever, or
+        self.cut_request: bytes | None = None  # their connections are closed
         self.replacement: tuple[bytes, bytes] | None = None  # old and new, of the same length; applied once
         self.replacements: dict[bytes, bytes] = {}  # the same, applied to all responses
 
@@ -71,6 +73,10 @@ class FaultProxy:
     async def _forward_request(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while chunk := await source.read(CHUNK_BYTES):
+                if self.cut_request is not None and self.cut_request in chunk:
+                    return
+                if self.held_request is not None and self.held_request in chunk:
+                    await asyncio.Event().wait()
                 target.write(chunk)
                 await target.drain()
 

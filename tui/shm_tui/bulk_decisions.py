@@ -81,7 +81,7 @@ def matching_choice(session: LiveSession, filter_text: str) -> Choice | None:
     store = session.store
     if not store.filter or not store.filter.server_filter.is_whole:
         return None
-    count = store.row_count if store.is_windowed or not session.is_partial() else session.server_matches.count
+    count = store.known_count if store.is_windowed or not session.is_partial() else session.server_matches.count
     of_all = f"of {session.slug or 'all applications'} that match /{filter_text}"
     return Choice(session.slug, of_all, count, store.filter.server_filter.conditions) if count else None
 

@@ -28,6 +28,8 @@ def incomplete_message(session: LiveSession) -> str:
         return f"{session.connection.reason}; :token asks for another"
     if session.connection.is_lost:
         return session.connection.reason
+    if session.window.is_uncounted:
+        return "the server could not count the rows; it is asked again"
     if session.window.is_unreachable:
         return "rows so far from both ends are found with a filter, or row by row"
     if session.is_complete and total is not None and total > row_count >= session.store.limit:
@@ -35,6 +37,8 @@ def incomplete_message(session: LiveSession) -> str:
             return ""
         if (matches := session.server_matches.count) is not None:
             return f"showing {session.store.limit:,} of the {matches:,} instances that the server found"
+        if session.server_matches.is_cut:
+            return f"showing {session.store.limit:,} of the instances that the server found; their number is unknown"
         if session.store.filter:
             return f"the filter searches the newest {session.store.limit:,} of {total:,} instances"
         return f"showing the newest {min(row_count, session.store.limit):,} of {total:,} instances"

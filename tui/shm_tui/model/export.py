@@ -72,7 +72,7 @@ def instances_source(session: LiveSession, columns: Sequence[Column], filter_tex
         note = note if session.is_partial() else ""
         return ExportSource(subject, stem, names, lambda: _loaded(columns, shown, session.clock()), len(shown), note)
     conditions = store.filter.server_filter.conditions if store.filter else ()
-    total = store.row_count if store.is_windowed or not session.is_partial() else None
+    total = store.known_count if store.is_windowed or not session.is_partial() else None
 
     listed = list_source(session.client, session.slug, conditions, sorting, columns, session.clock)
     return replace(listed, subject=subject, file_stem=stem, total=total)

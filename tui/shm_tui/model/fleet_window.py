@@ -2,7 +2,8 @@
 
 The server sorts, filters and counts; the window has some pages of the result, and loads others when the view or the
 cursor comes near its ends. While instances change, the pages around the cursor are requested again, at most every two
-seconds and for a tenth of the time. Between two requests loaded rows change in place.
+seconds and for a tenth of the time. Between two requests loaded rows change in place. Rows whose number the server has
+not counted yet, or cannot count, are shown without it.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from time import monotonic
 from shm_client import Client, ClientError, Instance, Page, UnknownApplicationError
 from shm_tui.model.pacing import pause_after
 from shm_tui.model.place_sort import column_sorting
+from shm_tui.model.row_count import RowCount
 from shm_tui.model.row_store import RowStore
 
 PAGE_SIZE = 200  # instances: more than the rows of any screen
@@ -33,13 +35,17 @@ class WindowRequest:
 
 @dataclass(slots=True)
 class _Pages:
-    """Loaded rows that follow each other, the index of the first one, and the queries of the adjoining pages."""
+    """Loaded rows that follow each other, the index of the first one, and the queries of the adjoining pages.
+
+    `total` is the last known number of rows, at least the end of the loaded ones.
+    """
 
     instances: list[Instance]
     first: int
     total: int
     previous: str | None
     next: str | None
+    is_whole: bool = False  # there are no rows before and after them, so that they need no count
 
     @property
     def end(self) -> int:
@@ -59,6 +65,7 @@ class _Pages:
         """Adds the page after, and drops rows at the beginning beyond MAX_WINDOW."""
         self.instances = [*self.instances, *page.instances]
         self.next = page.next
+        self.total = max(self.total, self.end)
         surplus = len(self.instances) - MAX_WINDOW
         if surplus > 0:
             del self.instances[:surplus]
@@ -83,6 +90,7 @@ class FleetWindow:
         self._request: WindowRequest | None = None
         self._shown: WindowRequest | None = None  # the request whose rows the store has
         self._pages = _Pages([], 0, 0, None, None)
+        self._count = RowCount(client, slug, self._apply_count)
         self._wake = asyncio.Event()
         self._unreachable_rows: range | None = None  # the rows in view, if they could not be loaded
         self._is_outdated = False
@@ -91,13 +99,23 @@ class FleetWindow:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the rows are those of the present filter and order, with their exact number."""
+        """Whether the rows are those of the present filter and order."""
         return self._request is not None and self._shown == self._request
 
     @property
     def is_requested(self) -> bool:
         """Whether the server filters and sorts the rows."""
         return self._request is not None
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether the number of rows is unknown so far, and no request for it has failed."""
+        return self._store.known_count is None and not self._count.has_failed
+
+    @property
+    def is_uncounted(self) -> bool:
+        """Whether the number of rows is unknown, because the last request for it failed."""
+        return self._store.known_count is None and self._count.has_failed
 
     @property
     def is_unreachable(self) -> bool:
@@ -109,6 +127,7 @@ class FleetWindow:
         request = self._wanted_request()
         if request != self._request:
             self._request = request
+            self._count.request(None if request is None else request.conditions)
             self._wake.set()
         if request is None and self._shown is not None:
             self._shown = None
@@ -121,7 +140,12 @@ class FleetWindow:
             self._wake.set()
 
     async def run(self) -> None:
-        """Requests pages until it is cancelled."""
+        """Requests pages and their number until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._count.run())
+            tasks.create_task(self._load_pages())
+
+    async def _load_pages(self) -> None:
         while True:
             self._wake.clear()
             self.sync()
@@ -153,11 +177,14 @@ class FleetWindow:
             return False
         if request != self._shown:
             pages = await self._load(request, self._store.anchor_id)
+            if not pages.is_whole:
+                await self._count.wait()
         elif (missing := self._missing()) is not None:
+            before = self._pages.first, self._pages.end
             pages = await self._load_missing(request, missing)
             if request == self._request:
                 self._show(request, pages)
-                if self._missing() == missing:
+                if self._missing() == missing and (pages.first, pages.end) == before:
                     self._unreachable_rows = self._store.rows_in_view
             return True
         elif self._is_outdated and monotonic() >= self._refresh_at and not self._store.is_paused:
@@ -171,7 +198,9 @@ class FleetWindow:
     def _missing(self) -> range | None:
         """The rows of the view that are not loaded, with some beyond it; None if all are."""
         rows, pages = self._store.rows_in_view, self._pages
-        start, stop = max(0, rows.start - PREFETCH_MARGIN), min(rows.stop + PREFETCH_MARGIN, pages.total)
+        start, stop = max(0, rows.start - PREFETCH_MARGIN), rows.stop + PREFETCH_MARGIN
+        if pages.next is None or self._count.number is not None:  # else the rows may go on after the last known one
+            stop = min(stop, pages.total)
         if start >= stop or rows == self._unreachable_rows or (pages.first <= start and stop <= pages.end):
             return None
         return range(start, stop)
@@ -192,12 +221,13 @@ class FleetWindow:
         if pages.instances and missing.start <= pages.end < missing.stop:
             return await self._load(request, pages.instances[-1].instance_id)
         offset = min(missing.start, MAX_OFFSET)
-        page, total = await asyncio.gather(self._read(request, offset=offset), self._count(request))
-        return _Pages(page.instances, offset, max(total, offset + len(page.instances)), None, page.next)
+        page = await self._read(request, offset=offset)
+        return self._place(request, page, offset)
 
     async def _refresh(self, request: WindowRequest) -> _Pages:
         """Requests the rows around the cursor again, else those of the view."""
         started_at, self._is_outdated = monotonic(), False
+        self._count.refresh()
         rows, pages = self._store.rows_in_view, self._pages
         loaded = {instance.instance_id for instance in pages.instances}
         anchor = self._store.anchor_id if self._store.anchor_id in loaded else None
@@ -216,37 +246,55 @@ class FleetWindow:
         """The pages around an instance, else the first one."""
         if anchor is not None:
             with suppress(UnknownApplicationError):  # the instance has been erased
-                page, total = await asyncio.gather(
-                    self._read(request, around=anchor, limit=2 * PAGE_SIZE), self._count(request)
-                )
+                page = await self._read(request, around=anchor, limit=2 * PAGE_SIZE)
                 if any(instance.instance_id == anchor for instance in page.instances):
-                    first = page.rows_before or 0
-                    end = first + len(page.instances)
-                    return _Pages(page.instances, first, max(total, end), page.previous, page.next)
-        page, total = await asyncio.gather(self._read(request), self._count(request))
-        number = len(page.instances)
-        return _Pages(page.instances, 0, max(total, number) if page.next else number, None, page.next)
+                    return self._place(request, page, page.rows_before or 0)
+        return self._place(request, await self._read(request), 0)
 
     async def _load_end(self, request: WindowRequest) -> _Pages:
         """The last page."""
-        page, total = await asyncio.gather(self._read(request, before="end"), self._count(request))
+        page = await self._read(request, before="end")
         number = len(page.instances)
-        total = max(total, number) if page.previous else number
-        return _Pages(page.instances, total - number, total, page.previous, None)
+        total = max(self._last_total(request), number) if page.previous else number
+        return _Pages(page.instances, total - number, total, page.previous, None, is_whole=not page.previous)
+
+    def _place(self, request: WindowRequest, page: Page, first: int) -> _Pages:
+        """The rows of a page, the first of which has this index."""
+        end = first + len(page.instances)
+        total = max(self._last_total(request), end) if page.next else end
+        previous = page.previous if first else None
+        return _Pages(page.instances, first, total, previous, page.next, is_whole=not (first or page.next))
+
+    def _last_total(self, request: WindowRequest) -> int:
+        """The number of rows, else that of the shown ones if they match the same conditions, else 0."""
+        if self._count.number is not None:
+            return self._count.number
+        is_same = self._shown is not None and self._shown.conditions == request.conditions
+        return self._pages.total if is_same else 0
 
     async def _read(self, request: WindowRequest, *, limit: int = PAGE_SIZE, **place: str | int) -> Page:
         return await self._client.read_page(self._slug, request.conditions, request.sorting, limit, **place)
 
-    async def _count(self, request: WindowRequest) -> int:
-        return await self._client.count_instances(self._slug, request.conditions)
-
     def _show(self, request: WindowRequest, pages: _Pages, *, is_other_list: bool = False) -> None:
         has_anchor = any(instance.instance_id == self._store.anchor_id for instance in pages.instances)
         self._shown, self._pages = request, pages
+        if self._count.number is not None and pages.next:  # it may have arrived while the page was on its way
+            pages.total = max(self._count.number, pages.end)
         released = self._store.show_window(
             pages.instances, pages.first, pages.total, is_other_list=is_other_list and not has_anchor
         )
+        self._store.is_counted = pages.is_whole or self._count.number is not None
         self._release(released)
+        self._on_change()
+
+    def _apply_count(self) -> None:
+        """Shows the number of the rows that are shown, or that it is unknown."""
+        pages = self._pages
+        if self.is_shown and not pages.is_whole:
+            if self._count.number is not None and pages.next:
+                pages.total = max(self._count.number, pages.end)
+                self._store.set_window_total(pages.total)
+            self._store.is_counted = self._count.number is not None
         self._on_change()
 
     def _release(self, instance_ids: set[str]) -> None:

@@ -72,6 +72,7 @@ class RowStore:
         self.anchor_id: str | None = None
         self.rows_in_view = range(0)
         self.on_view_moved: Callable[[], None] = lambda: None
+        self.is_counted = True  # `row_count` of a window is the server's number
         self._total = 0  # of a window
         self._next_window: tuple[list[str], int, int] | None = None  # shown at the next flush
         self._is_other_list = False  # the next window
@@ -127,6 +128,11 @@ class RowStore:
         self._is_other_list = self._is_other_list or is_other_list
         return released
 
+    def set_window_total(self, total: int) -> None:
+        """Changes the number of a window's rows, at the next flush."""
+        ids, first_index, _ = self._next_window or (self.visible_ids, self.first_index, 0)
+        self._next_window = ids, first_index, total
+
     def leave_window(self) -> set[str]:
         """Filters and sorts the rows of the store again, at the next flush. Returns the IDs that were kept."""
         self._next_window = None
@@ -149,8 +155,13 @@ class RowStore:
 
     @property
     def row_count(self) -> int:
-        """The number of rows, loaded or not."""
+        """The number of rows, loaded or not; of a window, those that are known so far."""
         return self._total if self.is_windowed else len(self.visible_ids)
+
+    @property
+    def known_count(self) -> int | None:
+        """The exact number of rows; None for a window that the server has not counted."""
+        return self.row_count if self.is_counted or not self.is_windowed else None
 
     def id_at(self, index: int) -> str | None:
         """The instance of a row; None if it is not loaded."""

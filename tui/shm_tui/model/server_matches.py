@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
-from shm_client import Client, ClientError, Instance
+from shm_client import Client, ClientError
 from shm_tui.model.pacing import pause_after
 from shm_tui.model.row_store import RowStore
 from shm_tui.model.server_filter import NO_SERVER_FILTER, ServerFilter
@@ -17,7 +17,11 @@ MAX_INTERVAL_S = 30.0  # between two requests while nothing changes
 
 
 class ServerMatches:
-    """Keeps the matches of a filter in a store. `count` is their exact number on the server; None while unknown."""
+    """Keeps the matches of a filter in a store.
+
+    `count` is their exact number on the server; None while it is unknown. `is_cut`: the server may have more than the
+    store.
+    """
 
     def __init__(
         self,
@@ -29,6 +33,7 @@ class ServerMatches:
         on_change: Callable[[], None],
     ) -> None:
         self.count: int | None = None
+        self.is_cut = False
         self.filter: ServerFilter = NO_SERVER_FILTER
         self._client, self._slug, self._store, self._feed_ids = client, slug, store, feed_ids
         self._is_partial, self._on_change = is_partial, on_change
@@ -43,7 +48,7 @@ class ServerMatches:
     def request(self, server_filter: ServerFilter) -> None:
         """Lists the instances of another filter."""
         if server_filter != self.filter:
-            self.filter, self.count = server_filter, None
+            self.filter, self.count, self.is_cut = server_filter, None, False
             self._filter_changed.set()
             self._outdated.set()
 
@@ -70,18 +75,30 @@ class ServerMatches:
                     await self._filter_changed.wait()
 
     async def _refresh(self, requested: ServerFilter) -> None:
-        conditions = requested.conditions
-        matches: list[Instance] = []
-        count = None
-        if conditions and self._is_partial() and not self._store.has_window:
-            matches, count = await asyncio.gather(
-                self._client.matching(self._slug, conditions, self._store.limit),
-                self._client.count_instances(self._slug, conditions),
-            )
-        if requested != self.filter or self._store.has_window or (count is None and not self._store.kept):
+        """Lists the matches. They are counted where the store does not hold all, and shown if that fails."""
+        conditions, limit = requested.conditions, self._store.limit
+        is_needed = bool(conditions) and self._is_partial() and not self._store.has_window
+        matches = await self._client.matching(self._slug, conditions, limit) if is_needed else []
+        if requested != self.filter or self._store.has_window or not (is_needed or self._store.kept):
             return
         gone = self._store.keep(matches)
         for instance_id in gone - self._feed_ids:
             self._store.remove(instance_id)
-        self.count = count
+        self.is_cut = is_needed and len(matches) == limit
+        if not self.is_cut:
+            self.count = len(matches) if is_needed else None
         self._on_change()
+        if self.is_cut:
+            await self._count_all(requested)
+
+    async def _count_all(self, requested: ServerFilter) -> None:
+        try:
+            count = await self._client.count_instances(self._slug, requested.conditions)
+        except ClientError:
+            if requested == self.filter:
+                self.count = None
+                self._on_change()
+            raise
+        if requested == self.filter:
+            self.count = count
+            self._on_change()

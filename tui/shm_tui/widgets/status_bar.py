@@ -16,6 +16,7 @@ from shm_tui.text.formatting import duration, plural
 
 MAX_FILTER_WIDTH = 28  # cells of the filter in the top line; the prompt shows the whole filter
 MIN_LEFT_WIDTH = 6  # cells of the left part that always remain
+UNKNOWN_COUNT = "?"  # a number of rows that the server has not counted, or could not count
 MAX_LIVE_SILENCE_S = 4.0  # pings are answered every two seconds
 STYLES = ("brand", "dim", "good", "bad", "warn", "past")
 
@@ -50,14 +51,20 @@ def match_count(session: LiveSession) -> str:
     store, matches = session.store, session.server_matches
     total = session.total()
     if store.is_windowed and total is not None:
-        return f"{store.row_count:,} of {total:,}" if session.window.is_shown else "counting…"
+        if not session.window.is_shown or session.window.is_counting:
+            return "counting…"
+        return f"{_number(store.known_count)} of {total:,}"
     if not session.is_partial() or total is None:
         return f"{len(store.visible_ids):,} of {len(store.rows):,}"
-    if matches.count is not None and store.filter.server_filter.is_whole:
-        return f"{matches.count:,} of {total:,}"
+    if store.filter.server_filter.is_whole and (matches.count is not None or matches.is_cut):
+        return f"{_number(matches.count)} of {total:,}"
     if matches.has_all_matches:
         return f"{len(store.visible_ids):,} of {total:,}"
     return f"{len(store.visible_ids):,} of the newest {min(len(store.rows), store.limit):,}"
+
+
+def _number(count: int | None) -> str:
+    return UNKNOWN_COUNT if count is None else f"{count:,}"
 
 
 class StatusBar(Widget):
@@ -114,7 +121,7 @@ class StatusBar(Widget):
             right.append(f"/{cut(self._filter_text, MAX_FILTER_WIDTH)}", style["warn"])
             right.append(f"  {match_count(self._session)}  " if self._is_list else "  ", style["dim"])
         if self._is_list and (index := self.row_index) is not None:
-            right.append(f"row {index + 1:,}/{store.row_count:,}  ", style["dim"])
+            right.append(f"row {index + 1:,}/{_number(store.known_count)}  ", style["dim"])
         if store.marked and self._is_list:
             right.append(f"{len(store.marked):,} marked  ", style["warn"])
         if store.is_paused:
