@@ -29,8 +29,11 @@ def running_loop() -> "AbstractEventLoop | None":
 
 def is_async(function: object) -> bool:
     """Whether it is an `async def`."""
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    return bool(getattr(code, "co_flags", 0) & CO_COROUTINE)
+    try:
+        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        return bool(getattr(code, "co_flags", 0) & CO_COROUTINE)
+    except Exception:  # an object of the host that raises when it is read, such as a proxy outside its context
+        return False
 
 
 class AsyncProvider:

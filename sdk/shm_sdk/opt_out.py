@@ -33,7 +33,10 @@ def parse_bool(value: object) -> bool | None:
     """True or False for a bool or a word for one, None for anything else."""
     if isinstance(value, bool):
         return value
-    word = unquote(str(value)).lower()
+    try:
+        word = unquote(str(value)).lower()
+    except Exception:  # an object of the host that raises when it is read
+        return None
     return True if word in TRUE_WORDS else False if word in FALSE_WORDS else None
 
 

@@ -94,8 +94,14 @@ class ProviderRunner:
         """One warning for each provider: its developer can correct it."""
         level = logging.DEBUG if id(provider) in self._warned else logging.WARNING
         self._warned.add(id(provider))
-        name = getattr(provider, "__qualname__", type(provider).__name__)
-        log.log(level, "the metrics provider %s %s: its metrics are left out", name, problem)
+        log.log(level, "the metrics provider %s %s: its metrics are left out", _name_of(provider), problem)
+
+
+def _name_of(provider: object) -> str:
+    try:
+        return str(getattr(provider, "__qualname__", type(provider).__name__))
+    except Exception:  # an object of the host that raises when it is read
+        return type(provider).__name__
 
 
 class _ProviderThread:

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -89,3 +90,32 @@ def test_a_child_forked_during_a_report_can_report(client: MakeClient, peer: Pee
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     may_continue.set()
     parent.join()
+
+
+class Unbound:
+    """As a proxy of Flask outside its context."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RuntimeError("Working outside of application context.")
+
+    def __str__(self) -> str:
+        raise RuntimeError("Working outside of application context.")
+
+    def __float__(self) -> float:
+        raise RuntimeError("Working outside of application context.")
+
+
+def test_an_object_that_raises_when_it_is_read_raises_nowhere(client: MakeClient, peer: Peer) -> None:
+    unbound: Any = Unbound()
+    for setting in ("enabled", "debug", "server_url", "data_dir", "report_interval"):
+        refusing = client(**{setting: unbound})
+        refusing.start()
+        refusing.stop()
+    telemetry = client()
+    telemetry.provider(unbound)
+    telemetry.provider(lambda: {"jobs": unbound, "done": 3})
+    telemetry.counter("exports").inc(unbound)
+    telemetry.gauge("queue").set(unbound)
+    telemetry.describe("jobs", label=unbound)
+    assert telemetry.report_now().sent
+    assert peer.requests[-1].json["metrics"] == {"done": 3}
