@@ -6,6 +6,8 @@ SHM uses, and no owners or privileges, so that a server of another role can use 
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +28,27 @@ SKIPPED_CURSORS = 1_000_000_000  # more than a server issues between a backup an
 SOURCE_VERSION = re.compile(r"^;\s+Dumped from database version: ([0-9]+)", re.MULTILINE)
 HISTORY_ENTRY = re.compile(rf"^[0-9]+; [0-9]+ [0-9]+ TABLE (.+) {HISTORY_TABLE} \S+$", re.MULTILINE)
 HISTORY_ROW = re.compile(r"^([0-9]+)\t([0-9a-f]{64})\t", re.MULTILINE)
+
+
+# What pg_restore says, and what to do then. The database is as empty as before.
+RESTORE_REMEDIES = [
+    (re.compile(pattern), remedy)
+    for pattern, remedy in (
+        (
+            r"already exists|_nsp_index",
+            "Another command restores into this database, or pg_restore of one that was killed: use another empty one.",
+        ),
+        (
+            r"could not read from input file|could not uncompress|incorrect data check|unexpected end of file|corrupt",
+            "The backup is damaged or incomplete: use another one.",
+        ),
+        (r"No space left on device", "Free space on the disk of PostgreSQL, and run the command again."),
+        (
+            r"server closed the connection|terminating connection",
+            "PostgreSQL ended meanwhile. Its log says why, such as a full disk.",
+        ),
+    )
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +124,14 @@ def restore_backup(dsn: str, state: DatabaseState, file: BinaryIO) -> None:
         )
     _check_release(pg_restore, archive, file)
     file.seek(0)
-    run_client(
-        pg_restore,
-        *("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", f"--schema={archive.schema}"),
-        dsn=dsn,
-        sslmode=state.sslmode,
-        stdin=file,
-    )
+    with _explain_failure():
+        run_client(
+            pg_restore,
+            *("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", f"--schema={archive.schema}"),
+            dsn=dsn,
+            sslmode=state.sslmode,
+            stdin=file,
+        )
 
 
 async def complete_restore(database: Database) -> RestoredData:
@@ -157,8 +181,19 @@ def _read(pg_restore: Path, file: BinaryIO, *options: str, older_than_backup: Da
     status, output = run_program([str(pg_restore), *options], None, can_terminate=lambda: True, stdin=file)
     if status != 0 and older_than_backup is not None and any("unsupported version" in line for line in output):
         raise _is_newer(file, "a newer PostgreSQL", older_than_backup)
-    check_success(pg_restore, status, output)
+    with _explain_failure():
+        check_success(pg_restore, status, output)
     return output
+
+
+@contextmanager
+def _explain_failure() -> Iterator[None]:
+    """Adds the remedy to a failure of pg_restore."""
+    try:
+        yield
+    except ConfigurationError as error:
+        remedy = next((remedy for pattern, remedy in RESTORE_REMEDIES if pattern.search(str(error))), "")
+        raise ConfigurationError(f"{error} {remedy}".rstrip()) from None
 
 
 def _is_newer(file: BinaryIO, version: str, state: DatabaseState) -> ConfigurationError:

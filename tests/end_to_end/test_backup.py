@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
@@ -288,13 +289,34 @@ def test_an_interrupted_restoration_says_how_to_begin_anew(database: str, empty:
     assert "Traceback" not in errors
 
 
+def test_a_restoration_beside_another_one_says_so(database: str, empty: str, tmp_path: Path) -> None:
+    """As after a `kill -9` of the command, whose pg_restore still runs: its tables are not to be seen yet."""
+    file = tmp_path / "shm.dump"
+    run("backup", "--output", str(file), SHM_DB_DSN=database)
+    other = psycopg2.connect(empty)
+    with other.cursor() as cursor:
+        cursor.execute("CREATE TABLE instances ()")
+    command = [*SHM, "restore", str(file)]
+    process = subprocess.Popen(command, env=os.environ | {"SHM_DB_DSN": empty}, stderr=subprocess.PIPE, text=True)
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
+    wait_for(lambda: select_column(empty, waiting) == [1], "pg_restore")
+    other.commit()
+    other.close()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Another command restores into this database" in errors.splitlines()[-1]
+
+
 def test_a_damaged_backup_leaves_the_database_empty(database: str, empty: str, tmp_path: Path) -> None:
     file = tmp_path / "shm.dump"
     run("backup", "--output", str(file), SHM_DB_DSN=database)
     whole = file.read_bytes()
-    for content in (b"", b"x" * 5000, whole[:20], whole[: len(whole) // 2], whole[:-2000]):
+    for content in (b"", b"x" * 5000, whole[:20]):
         file.write_bytes(content)
         assert refusal("restore", str(file), SHM_DB_DSN=empty).startswith("shm: ")
+    for content in (whole[: len(whole) // 2], whole[:-2000]):
+        file.write_bytes(content)
+        assert "The backup is damaged or incomplete" in refusal("restore", str(file), SHM_DB_DSN=empty)
     file.write_bytes(whole)
     run("restore", str(file), SHM_DB_DSN=empty)
 
