@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-console bench-ssh bench-stall bench-sdk check format lock pictures recording screenshot dashboard image-test clean
+.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-console bench-ssh bench-stall bench-sdk check format lock pictures recording screenshot dashboard image-test systemd-test clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -100,6 +100,9 @@ screenshot: .venv/.ready  ## update the pictures of docs/console.md from the dem
 
 image-test: .venv/.ready  ## build the image and run it: health, a snapshot, console, backup, SIGTERM; needs root, buildah, debootstrap
 	@tests/packaging/try_image
+
+systemd-test:  ## run the commands of docs/deploy-systemd.md in a Debian with systemd; needs root, debootstrap, systemd-container
+	@tests/packaging/try_systemd
 
 dashboard: .venv/.ready  ## write deploy/grafana-dashboard.json from the list in deploy/dashboard.py
 	@$(BIN)/python deploy/dashboard.py > deploy/grafana-dashboard.json

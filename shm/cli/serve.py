@@ -18,6 +18,7 @@ from shm import __version__
 from shm.analytics import events
 from shm.auth.tokens import TokenStore
 from shm.cli.database_command import load_settings, open_dsn
+from shm.cli.service_manager import notify_ready
 from shm.core import logs
 from shm.core.errors import ConfigurationError
 from shm.core.file_limit import raise_file_limit
@@ -89,7 +90,7 @@ async def _run(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | No
             token_file = await _prepare_database(database, settings)
 
             def listening(port: int) -> None:
-                _log_how_to_connect(settings, port, token_file)
+                _report_listening(settings, port, token_file)
                 stop.is_ready = True
 
             await serve(settings, database, writer, listening, stop, Instruments(WorkerSlots(1)))
@@ -108,7 +109,7 @@ def _run_workers(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | 
     exit_if_signalled()  # for a signal before `workers` installed its handlers
     token_file = workers.prepare(_prepare(settings, dsn))
     with reserve_port(listen(settings)) as port:
-        workers.run(PostgresWatchdog(restart_if_dead).check, lambda: _log_how_to_connect(settings, port, token_file))
+        workers.run(PostgresWatchdog(restart_if_dead).check, lambda: _report_listening(settings, port, token_file))
 
 
 async def _prepare_database(database: Database, settings: Settings) -> Path | None:
@@ -202,6 +203,11 @@ def _stop_on_signals(orphaned: int | None = None) -> Iterator[_StopEvent]:
         loop.add_reader(orphaned, on_parent_death, orphaned)
     with call_on_signals(request_stop):
         yield stop
+
+
+def _report_listening(settings: Settings, port: int, token_file: Path | None) -> None:
+    _log_how_to_connect(settings, port, token_file)
+    notify_ready()
 
 
 def _log_how_to_connect(settings: Settings, port: int, token_file: Path | None) -> None:

@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import time
 from contextlib import closing
@@ -44,6 +46,24 @@ def test_a_start_that_fails_logs_one_sentence(
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_systemd_is_told_when_the_server_is_ready(database: str, tmp_path: Path, workers: int) -> None:
+    """By the process that systemd started, and once all workers listen."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        manager.settimeout(TIMEOUT_S)
+        environment = {"SHM_DB_DSN": database, "NOTIFY_SOCKET": str(tmp_path / "notify"), "SHM_WORKERS": str(workers)}
+        server = ServerProcess(tmp_path / "data", environment)
+        server.start()
+        try:
+            message, ((_, _, credentials),), _, _ = manager.recvmsg(100, socket.CMSG_SPACE(12))
+            assert (message, struct.unpack("iii", credentials)[0]) == (b"READY=1", server.pid)
+            assert server.is_ready()
+        finally:
+            assert server.terminate() == 0
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
