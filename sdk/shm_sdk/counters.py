@@ -39,7 +39,7 @@ COUNT, SUM, LATEST, PER_PROCESS = KINDS = 1, 2, 3, 4
 log = logging.getLogger("shm_sdk")
 
 
-class Reading(NamedTuple):
+class Sample(NamedTuple):
     """One number of one process."""
 
     name: str
@@ -89,11 +89,11 @@ class Counters:
     def _needs_file(self) -> bool:
         return bool(self._values) and self._file is None and not self._is_unavailable
 
-    def readings(self) -> list[Reading]:
+    def samples(self) -> list[Sample]:
         """The numbers of this process that are in no file."""
         if self._file is not None:
             return []
-        return [Reading(name, kind, value, time.time()) for (name, kind), value in list(self._values.items())]
+        return [Sample(name, kind, value, time.time()) for (name, kind), value in list(self._values.items())]
 
     def after_fork(self) -> None:
         """Starts at zero, in a child: the parent's file has the parent's counts."""
@@ -210,17 +210,17 @@ class _CounterFile:
         self._lock.after_fork()
 
 
-def sum_up(directory: Path | None, state: State, own: list[Reading]) -> dict[str, float]:
+def sum_up(directory: Path | None, state: State, own: list[Sample]) -> dict[str, float]:
     """The install's numbers: of ended processes, of all files, and of this process where it has no file."""
     counts, sums, latest = dict(state.counts), dict[str, float](), dict(state.latest)
-    readings = list(own)
+    samples = list(own)
     if directory is not None:
         for path in _counter_files(directory):
             if path.name not in state.merged:
                 is_ended = is_abandoned(path)
-                readings += [entry for entry in _read(path) or () if not is_ended or entry.kind in (COUNT, LATEST)]
-    for reading in readings:
-        _add(reading, counts, latest, sums)
+                samples += [entry for entry in _read(path) or () if not is_ended or entry.kind in (COUNT, LATEST)]
+    for sample in samples:
+        _add(sample, counts, latest, sums)
     return {**{name: pair[0] for name, pair in latest.items()}, **sums, **counts}
 
 
@@ -234,23 +234,23 @@ def merge_ended(directory: Path, state: State) -> list[Path]:
         if is_abandoned(path):
             ended.append(path)
             if path.name not in state.merged:
-                readings = _read(path)
-                if readings is None:
+                samples = _read(path)
+                if samples is None:
                     log.warning("the telemetry counts of an ended process are lost: its file is damaged")
-                for reading in readings or ():
-                    _add(reading, state.counts, state.latest, {})
+                for sample in samples or ():
+                    _add(sample, state.counts, state.latest, {})
     state.merged = [path.name for path in ended]
     return ended
 
 
-def _add(reading: Reading, counts: dict[str, float], latest: dict[str, list[float]], sums: dict[str, float]) -> None:
-    if reading.kind == COUNT:
-        counts[reading.name] = counts.get(reading.name, 0.0) + reading.value
-    elif reading.kind == LATEST:
-        if reading.changed_at >= latest.get(reading.name, [0.0, 0.0])[1]:
-            latest[reading.name] = [reading.value, reading.changed_at]
+def _add(sample: Sample, counts: dict[str, float], latest: dict[str, list[float]], sums: dict[str, float]) -> None:
+    if sample.kind == COUNT:
+        counts[sample.name] = counts.get(sample.name, 0.0) + sample.value
+    elif sample.kind == LATEST:
+        if sample.changed_at >= latest.get(sample.name, [0.0, 0.0])[1]:
+            latest[sample.name] = [sample.value, sample.changed_at]
     else:
-        sums[reading.name] = sums.get(reading.name, 0.0) + reading.value
+        sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
 
 
 def _counter_files(directory: Path) -> list[Path]:
@@ -260,7 +260,7 @@ def _counter_files(directory: Path) -> list[Path]:
         return []
 
 
-def _read(path: Path) -> list[Reading] | None:
+def _read(path: Path) -> list[Sample] | None:
     """The numbers in a file, None if it is damaged."""
     try:
         with open_regular_file(path) as file:
@@ -270,7 +270,7 @@ def _read(path: Path) -> list[Reading] | None:
     return list(_parse(content)) if len(content) == FILE_BYTES else None
 
 
-def _parse(content: bytes) -> Iterator[Reading]:
+def _parse(content: bytes) -> Iterator[Sample]:
     """The records of a file. A record that no process writes, of a damaged file, is skipped."""
     for offset in range(0, FILE_BYTES, RECORD_BYTES):
         value, changed_at, kind, length = RECORD.unpack_from(content, offset)
@@ -279,4 +279,4 @@ def _parse(content: bytes) -> Iterator[Reading]:
         if kind not in KINDS or length > MAX_KEY_BYTES or not math.isfinite(value) or not math.isfinite(changed_at):
             continue
         start = offset + RECORD.size
-        yield Reading(content[start : start + length].decode("utf-8", "replace"), kind, value, changed_at)
+        yield Sample(content[start : start + length].decode("utf-8", "replace"), kind, value, changed_at)

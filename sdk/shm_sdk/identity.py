@@ -19,13 +19,13 @@ from shm_sdk import signing
 from shm_sdk.configuration import DATA_FOLDER, Configuration, user_data_dir
 from shm_sdk.files import open_regular_file, write_exclusively
 from shm_sdk.names import directory_name, is_exact, is_uuid, official_slug
-from shm_sdk.storage import is_disposable
+from shm_sdk.storage import is_ephemeral
 
 FILE_NAME = "metrics_identity.json"
 OFFICIAL_FILE_SUFFIX = "_shm_identity.json"
 MAX_FILE_BYTES = 16 * 1024  # an identity file has about 300; a much larger file is something else
 KEY_BYTES = 32
-PROBATION_S = 86400.0  # an identity on a disposable file system counts as lasting after a day
+MAX_EPHEMERAL_AGE_S = 86400.0  # an identity that is older has outlived its container
 
 # The member names: of this SDK and the official Go client, and of the official Node.js client.
 MEMBER_NAMES = (
@@ -201,7 +201,7 @@ def _read_file(path: Path) -> Identity | None:
     if identity is None:
         raise InvalidIdentityError(f"{path} is damaged and is not changed")
     reason = ""
-    if age_s < PROBATION_S and is_disposable(path.parent):
+    if age_s < MAX_EPHEMERAL_AGE_S and is_ephemeral(path.parent):
         reason = f"{path.parent} ends with its container, and the identity is less than a day old"
     return identity._replace(path=path, ephemeral_reason=reason)
 

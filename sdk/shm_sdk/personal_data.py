@@ -29,7 +29,7 @@ KNOWN_TOKEN = re.compile(
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{12}|\bAIza[\w-]{20}|\beyJ[\w-]{6,}\.[\w-]+"
     r"|(?i:\b(?:bearer|basic)\s+(?=[\w.~+/=-]*\d)[\w.~+/=-]{12,})|-----BEGIN "
 )
-PLAIN_WORD = re.compile(r"[a-z_.][a-z0-9_.]*")
+PLAIN_IDENTIFIER = re.compile(r"[a-z_.][a-z0-9_.]*")
 LONG_RUN = re.compile(r"[A-Za-z0-9]{24,}")  # MIN_TOKEN_CHARS
 HEX_RUN = re.compile(r"[0-9A-Fa-f]{32,}")
 CHANGE = re.compile(r"[A-Za-z][0-9]|[0-9](?=[A-Za-z])")
@@ -38,7 +38,7 @@ CHANGE = re.compile(r"[A-Za-z][0-9]|[0-9](?=[A-Za-z])")
 def describe_personal(text: str) -> str | None:
     """The personal data in the text, such as `an e-mail address`, or None for an ordinary text."""
     text = text[:MAX_SEARCHED_CHARS]
-    if len(text) < MIN_TOKEN_CHARS and PLAIN_WORD.fullmatch(text):  # most keys, and many values
+    if len(text) < MIN_TOKEN_CHARS and PLAIN_IDENTIFIER.fullmatch(text):  # most keys, and many values
         return None
     if "@" in text and EMAIL.search(text):  # without the letter, the search takes quadratic time
         return "an e-mail address"

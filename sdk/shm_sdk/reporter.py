@@ -236,7 +236,7 @@ class Reporter:
         metrics: dict[object, object] = {}
         if self._configuration.collect_system_metrics:
             metrics.update(system.collect_system_metrics(self._started_at))
-        own = self._counters.readings() if self._counters else []
+        own = self._counters.samples() if self._counters else []
         for name, value in sum_up(self._shared.peek(), state, own).items():
             metrics[name] = int(value) if value.is_integer() else value
         for collected in self._provider_runner.collect(self._providers, deadline):

@@ -12,7 +12,7 @@ MEMORY_TYPES = frozenset({"tmpfs", "ramfs"})
 LAYER_TYPES = frozenset({"overlay", "aufs", "fuse.fuse-overlayfs"})  # the writable layer of a container, mounted at /
 
 
-def is_disposable(directory: Path, mounts_file: Path = MOUNTS_FILE) -> bool:
+def is_ephemeral(directory: Path, mounts_file: Path = MOUNTS_FILE) -> bool:
     """Whether the directory is in memory or in a container's own layer. False where the system does not tell."""
     try:
         mounts = mounts_file.read_text(errors="replace")

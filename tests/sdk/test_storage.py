@@ -20,7 +20,7 @@ MACHINE = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n31 27 0:99 / /srv rw -
 
 
 @pytest.mark.parametrize(
-    ("mounts", "directory", "is_disposable"),
+    ("mounts", "directory", "is_ephemeral"),
     [
         (CONTAINER, "/root/.local/share", True),
         (CONTAINER, "/tmp/data", True),  # noqa: S108
@@ -34,14 +34,14 @@ MACHINE = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n31 27 0:99 / /srv rw -
         ("garbage - \n - \n", "/root", False),
     ],
 )
-def test_what_ends_with_its_container(tmp_path: Path, mounts: str, directory: str, is_disposable: bool) -> None:
+def test_what_ends_with_its_container(tmp_path: Path, mounts: str, directory: str, is_ephemeral: bool) -> None:
     file = tmp_path / "mountinfo"
     file.write_text(mounts)
-    assert storage.is_disposable(Path(directory), file) is is_disposable
+    assert storage.is_ephemeral(Path(directory), file) is is_ephemeral
 
 
 def test_a_system_without_mount_information_has_lasting_directories(tmp_path: Path) -> None:
-    assert storage.is_disposable(tmp_path, tmp_path / "missing") is False
+    assert storage.is_ephemeral(tmp_path, tmp_path / "missing") is False
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_mount(), reason="no file system in memory")  # noqa: S108
@@ -51,7 +51,7 @@ def test_an_identity_in_memory_is_ephemeral_for_a_day() -> None:
     try:
         young = load_or_create(directory, "Ledger")
         assert "ends with its container" in young.ephemeral_reason
-        os.utime(path, (0, time.time() - identity.PROBATION_S - 60))
+        os.utime(path, (0, time.time() - identity.MAX_EPHEMERAL_AGE_S - 60))
         old = load_or_create(directory, "Ledger")
         assert (old.instance_id, old.is_ephemeral) == (young.instance_id, False)
     finally:
