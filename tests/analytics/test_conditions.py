@@ -105,7 +105,7 @@ class Term:
         if self.field.startswith("metrics."):
             return self._matches_metric(find_metric(item["metrics"], self.field.removeprefix("metrics.").strip('"')))
         if self.field in TEXTS:
-            text, value = fold(item[TEXTS[self.field]]), fold(self.value)
+            text, value = lower_ascii(item[TEXTS[self.field]]), lower_ascii(self.value)
             return value in text if self.operator == ":" else OPERATORS[self.operator](text, value)
         if self.field == "version":
             version = item["app_version"]
@@ -131,18 +131,18 @@ class Term:
             return is_number and OPERATORS[self.operator](metric, Decimal(self.value))
         text = {True: "yes", False: "no"}[metric] if isinstance(metric, bool) else metric
         if self.operator == ":":
-            return isinstance(text, str) and fold(self.value) in fold(text)
+            return isinstance(text, str) and lower_ascii(self.value) in lower_ascii(text)
         if is_number:
             is_equal = self.value.strip("-").isdigit() and metric == Decimal(self.value)
         else:
             spelled = (
                 {"true": "yes", "false": "no"}.get(self.value, self.value) if metric in (True, False) else self.value
             )
-            is_equal = isinstance(text, str) and fold(spelled) == fold(text)
+            is_equal = isinstance(text, str) and lower_ascii(spelled) == lower_ascii(text)
         return is_equal is (self.operator == "=")
 
 
-def fold(text: str) -> str:
+def lower_ascii(text: str) -> str:
     """The text in lower case, of ASCII letters only."""
     return "".join(character.lower() if character.isascii() else character for character in text)
 

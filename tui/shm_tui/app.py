@@ -17,7 +17,7 @@ from textual.widgets import Input
 from shm_client import Client, Decision
 from shm_client.figures import Period
 from shm_tui.actions import ACTIONS, Action, visible_actions
-from shm_tui.cellwise_app import CellwiseApp
+from shm_tui.buffered_app import BufferedApp
 from shm_tui.config.keys import config_name, with_keys
 from shm_tui.config.settings import Settings
 from shm_tui.decisions import Decisions
@@ -51,13 +51,13 @@ HOST_ACTIONS = {"screenshot", "suspend_process"}  # Textual's own that write a f
 QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
 
 
-class ConsoleApp(CellwiseApp):
+class ConsoleApp(BufferedApp):
     """Shows one server. `data_shown` is set once the first data has been drawn, or the server has none."""
 
     CSS_PATH = "app.tcss"
     TITLE = "SHM"
     ENABLE_COMMAND_PALETTE = True
-    COMMANDS = CellwiseApp.COMMANDS | {InstanceSearch}
+    COMMANDS = BufferedApp.COMMANDS | {InstanceSearch}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             *(action.keys, action.name, action.help),

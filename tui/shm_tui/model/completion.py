@@ -4,14 +4,16 @@ from collections.abc import Iterable, Sequence
 
 from shm_tui.model.place import FOR_ADMINS, OF_SERVER, PERIODS, VIEW_NAMES
 
-NOT_COMPLETED = ("instance",)  # views that need an argument, which nobody knows by heart
+VIEWS_WITHOUT_COMPLETION = ("instance",)  # views that need an argument, which nobody knows by heart
 
 
 def candidates(
     commands: Iterable[str], applications: Iterable[str], keys: Iterable[str], *, is_admin: bool = False
 ) -> list[str]:
     """Everything that can be typed, in the order of the proposals. `keys` are those of the current application."""
-    views = [name for name in VIEW_NAMES if name not in NOT_COMPLETED and (is_admin or name not in FOR_ADMINS)]
+    views = [
+        name for name in VIEW_NAMES if name not in VIEWS_WITHOUT_COMPLETION and (is_admin or name not in FOR_ADMINS)
+    ]
     slugs = list(applications)
     return [
         *views,

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from shm_client import DiskForecast
 from shm_tui.text.formatting import duration, with_unit
 
-WARNED_BEFORE = timedelta(days=14)  # as the server's log
+WARNING_LEAD_TIME = timedelta(days=14)  # as the server's log
 
 
 def database_size(disk: DiskForecast) -> str:
@@ -23,6 +23,6 @@ def database_limit(disk: DiskForecast, now: datetime) -> str:
 
 def disk_warning(disk: DiskForecast, now: datetime) -> str:
     """`database full in 9d` in the last two weeks before; otherwise empty."""
-    if disk.full_at is None or disk.full_at - now >= WARNED_BEFORE:
+    if disk.full_at is None or disk.full_at - now >= WARNING_LEAD_TIME:
         return ""
     return f"database full in {duration((disk.full_at - now).total_seconds())}"

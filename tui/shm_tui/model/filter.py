@@ -26,7 +26,7 @@ from shm_tui.model.server_filter import (
     age_condition,
     combine,
     field_condition,
-    fold,
+    lower_ascii,
     metric_condition,
 )
 from shm_tui.model.state import STATES_BY_LABEL, Clock, State, state_of
@@ -208,7 +208,7 @@ def _field_term(
     if field == "version":
         return _version_predicate(comparison, value, ranks), field_condition(field, comparison, value)
     if field in TEXT_FIELDS:
-        return _text_predicate(field, comparison, fold(value)), field_condition(field, comparison, value)
+        return _text_predicate(field, comparison, lower_ascii(value)), field_condition(field, comparison, value)
     key = keys_by_folded.get(plain.casefold()) or keys_by_folded.get(_simplify(plain))
     if key is None:
         unknown_keys.append(plain)
@@ -262,17 +262,17 @@ def _version_predicate(comparison: str, value: str, ranks: Mapping[str, str]) ->
 def _text_predicate(field: str, comparison: str, value: str) -> Predicate:
     attribute = TEXT_FIELDS[field]
     if comparison == ":":
-        return lambda row, _: value in fold(getattr(row.instance, attribute))
+        return lambda row, _: value in lower_ascii(getattr(row.instance, attribute))
     if comparison not in {"=", "!="}:
         raise FilterError(f"{field} is a text: {field}:{value} or {field}={value}")
     is_equal = comparison == "="
-    return lambda row, _: (fold(getattr(row.instance, attribute)) == value) is is_equal
+    return lambda row, _: (lower_ascii(getattr(row.instance, attribute)) == value) is is_equal
 
 
 def _metric_predicate(key: str, comparison: str, value: str, number: Decimal | None) -> Predicate:
-    text = fold(value)
+    text = lower_ascii(value)
     if comparison == ":":
-        return lambda row, _: key in row.metrics and text in fold(format_value(row.metrics[key]))
+        return lambda row, _: key in row.metrics and text in lower_ascii(format_value(row.metrics[key]))
     test = _OPERATORS[comparison]
     compares_texts = comparison in {"=", "!="}
     if number is None and not compares_texts:
@@ -283,7 +283,7 @@ def _metric_predicate(key: str, comparison: str, value: str, number: Decimal | N
         if isinstance(metric, int | Decimal) and not isinstance(metric, bool) and number is not None:
             return test(metric, number)
         written = BOOLEANS.get(text, text) if isinstance(metric, bool) else text
-        return compares_texts and metric is not None and test(fold(format_value(metric)), written)
+        return compares_texts and metric is not None and test(lower_ascii(format_value(metric)), written)
 
     return predicate
 

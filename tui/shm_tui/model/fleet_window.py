@@ -82,11 +82,11 @@ class FleetWindow:
         slug: str | None,
         store: RowStore,
         feed_ids: set[str],
-        exceeds_store: Callable[[], bool],
+        is_larger_than_store: Callable[[], bool],
         on_change: Callable[[], None],
     ) -> None:
         self._client, self._slug, self._store, self._feed_ids = client, slug, store, feed_ids
-        self._exceeds_store, self._on_change = exceeds_store, on_change
+        self._is_larger_than_store, self._on_change = is_larger_than_store, on_change
         self._request: WindowRequest | None = None
         self._shown: WindowRequest | None = None  # the request whose rows the store has
         self._pages = _Pages([], 0, 0, None, None)
@@ -166,7 +166,7 @@ class FleetWindow:
         store = self._store
         sorting = column_sorting(store.sort_column, store.is_descending)
         is_evaluated = not store.filter or store.filter.server_filter.is_whole
-        if not self._exceeds_store() or sorting is None or not is_evaluated:
+        if not self._is_larger_than_store() or sorting is None or not is_evaluated:
             return None
         return WindowRequest(store.filter.server_filter.conditions, sorting)
 

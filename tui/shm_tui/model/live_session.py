@@ -108,7 +108,7 @@ class LiveSession:
         self._counts_outdated = asyncio.Event()
         self._feed_ids: set[str] = set()  # instances that the feed keeps up to date, and removes
         self.server_matches = ServerMatches(client, slug, self.store, self._feed_ids, self.is_partial, on_change)
-        self.window = FleetWindow(client, slug, self.store, self._feed_ids, self.exceeds_store, on_change)
+        self.window = FleetWindow(client, slug, self.store, self._feed_ids, self.is_larger_than_store, on_change)
 
     def clock(self) -> Clock:
         """The server's time now, and the active window; while the session is paused, as they were then."""
@@ -133,7 +133,7 @@ class LiveSession:
         """Whether the server has instances that the store lacks."""
         return not self.is_complete or len(self.store.rows) >= self.store.limit
 
-    def exceeds_store(self) -> bool:
+    def is_larger_than_store(self) -> bool:
         """Whether the server has more instances than the store can hold."""
         total = self.total()
         return self.is_listed and total is not None and total > self.store.limit

@@ -39,7 +39,7 @@ def combine(terms: Sequence[str | None]) -> ServerFilter:
     return ServerFilter(conditions[:MAX_CONDITIONS], is_whole)
 
 
-def fold(text: str) -> str:
+def lower_ascii(text: str) -> str:
     """A text in which the case of ASCII letters does not matter, as the server compares fields and metrics."""
     return text.translate(_ASCII_LOWER)
 
@@ -64,11 +64,11 @@ def metric_condition(key: str, comparison: str, value: str, number: Decimal | No
         return None
     name = f'metrics."{key}"' if _OPERATOR_CHARACTERS.search(key) else f"metrics.{key}"
     if comparison == ":":
-        return None if _PART_OF_NUMBER.fullmatch(fold(value)) else f"{name}:{value}"
+        return None if _PART_OF_NUMBER.fullmatch(lower_ascii(value)) else f"{name}:{value}"
     if number is not None and len(number.as_tuple().digits) + abs(number.adjusted()) > MAX_DIGITS:
         return None
     if comparison in RANGES:
         return f"{name}{comparison}{number}"
     # A text such as 1k or [3] may be what the table shows of a number or a list.
-    is_exact = number is None and not _PART_OF_NUMBER.fullmatch(fold(value))
+    is_exact = number is None and not _PART_OF_NUMBER.fullmatch(lower_ascii(value))
     return f"{name}{comparison}{value}" if is_exact or (value.isdecimal() and value.isascii()) else None

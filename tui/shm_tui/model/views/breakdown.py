@@ -16,7 +16,7 @@ from shm_tui.text.formatting import UNKNOWN, clock_time, plural, share, with_uni
 from shm_tui.text.lines import Line, TableColumn, facts, make_table
 
 MAX_BAR_WIDTH = 30
-REST = "all others"
+OTHER_VALUES = "all others"
 
 
 class BreakdownDocument(msgspec.Struct):
@@ -102,7 +102,7 @@ def _target(frame: Frame, data: Breakdown, group: Group) -> Place | None:
 
 
 def _cells(group: Group, data: Breakdown, total: int, kpi: Kpi | None, frame: Frame, bar_width: int) -> list[Line]:
-    name = REST if group is data.rest else group.value or UNKNOWN
+    name = OTHER_VALUES if group is data.rest else group.value or UNKNOWN
     filled, rest = share_bar(group.instances / total if total else 0.0, bar_width, frame.glyphs)
     cells: list[Line] = [
         ((name, "name" if group is data.rest else "value"),),

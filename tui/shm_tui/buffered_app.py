@@ -8,7 +8,7 @@ from textual.screen import Screen
 from shm_tui.widgets.screen_buffer import Frame, ScreenBuffer
 
 
-class CellwiseApp(App[None]):
+class BufferedApp(App[None]):
     """Compares each frame with the terminal's content, and writes nothing for a frame without a change."""
 
     def __init__(self, *, ansi_color: bool | None = None) -> None:
