@@ -33,7 +33,7 @@ from bench.support.server import RunningServer, run_server
 SESSIONS = 10
 FLEET = 160  # installs, and reports a second, as in `shm demo`
 RATE = 12.0
-SLICE_S = 0.1  # for which each terminal is read in turn
+READ_DURATION_S = 0.1  # for which each terminal is read in turn
 COLUMNS = (("reports/s", 9), ("CPU % of a core", 15), ("MiB", 6), ("bytes/s of each", 15))
 OPTIONS = ("-F", "none", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR")
 
@@ -110,7 +110,7 @@ def _read_all(terminals: Sequence[Terminal], seconds: float) -> None:
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline:
         for terminal in terminals:
-            terminal.read_for(SLICE_S)
+            terminal.read_for(READ_DURATION_S)
 
 
 def _cells(cost: Cost) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from bench.support.report import Table, print_line
 from bench.support.server import RunningServer, postmaster_pid, run_server
 from shm.db.embedded import EmbeddedPostgres
 
-TENFOLD = 10
+HISTORY_FACTOR = 10
 SEED_CONCURRENCY = 2  # each uses a core and the disk fully
 MAX_ENDPOINT_S = 40.0  # for an endpoint in all rounds; a slow one gets fewer requests
 MIN_REQUESTS = 3  # in a round, however long they take
@@ -169,7 +169,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     small = SeededFleet(options.small, history)
     large = SeededFleet(options.large or (50_000 if options.quick else 1_000_000), 3)
     tenfold = [small, *([large] if options.long else [])]
-    more = [(fleet, SeededFleet(fleet.installs, fleet.snapshots * TENFOLD)) for fleet in tenfold]
+    more = [(fleet, SeededFleet(fleet.installs, fleet.snapshots * HISTORY_FACTOR)) for fleet in tenfold]
     distributed = SeededFleet(small.installs, small.snapshots, options.dsn) if options.dsn else None
     return Plan(small, large, more, rounds, requests, distributed)
 

@@ -23,7 +23,7 @@ MAX_LENGTH = 1_000  # characters of a condition
 
 EQUALITY = ("=", "!=")
 RANGES = (">", ">=", "<", "<=")
-REVERSED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}  # an age above a limit is a time before a moment
+OPPOSITE_OPERATORS = {">": "<", ">=": "<=", "<": ">", "<=": ">="}  # an age above a limit is a time before a moment
 
 SHORT_NAMES = {
     "id": "instance_id",
@@ -123,7 +123,7 @@ def _time(text: str, name: str, operator: str, value: str) -> dict[str, object]:
             age = parse_duration(value)
         except ValueError as error:
             raise _refusal(text, str(error)) from None
-        return {"column": AGES[name], "operator": REVERSED[operator], "time": None, "age": age}
+        return {"column": AGES[name], "operator": OPPOSITE_OPERATORS[operator], "time": None, "age": age}
     _require(text, operator in RANGES, f"{name} with >, >=, < or <= and a time: {name}>=2026-11-01T00:00:00Z")
     return {"column": name, "operator": operator, "time": _parse_time(text, value), "age": None}
 

@@ -26,8 +26,8 @@ class _Entry:
     offset: int
     cursor: int
     app_slug: str
-    to_all: bytes
-    to_app: bytes
+    frame_for_all: bytes
+    frame_for_app: bytes
     added_at: float  # the loop's time at which the entry was added
     is_kpis: bool = False
     is_replaced: bool = False
@@ -35,7 +35,7 @@ class _Entry:
     @property
     def size(self) -> int:
         """The entry's size in bytes. Where both frames are set, they are the same object."""
-        return len(self.to_app)
+        return len(self.frame_for_app)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,10 @@ class ChangeBuffer:
     def add(self, page: ChangePage, now: float) -> None:
         """Appends a page of changes in their order."""
         for change in page.changes:
-            to_all, to_app = _encode_change(change)
+            frame_for_all, frame_for_app = _encode_change(change)
             self._append(
-                _Entry(self.end_offset + 1, change.cursor, change.app_slug, to_all, to_app, now), _object_key(change)
+                _Entry(self.end_offset + 1, change.cursor, change.app_slug, frame_for_all, frame_for_app, now),
+                _object_key(change),
             )
         self.cursor = page.cursor
 
@@ -147,7 +148,7 @@ class ChangeBuffer:
             previous = self._newest.get(key)
             if previous is not None:
                 self._bytes -= previous.size
-                previous.to_all = previous.to_app = b""
+                previous.frame_for_all = previous.frame_for_app = b""
                 previous.is_replaced = True
                 self._replaced += 1
             self._newest[key] = entry
@@ -183,7 +184,7 @@ class ChangeBuffer:
         size = 0
         cursor = self.cursor
         for entry in islice(self._entries, self._index_after(offset), None):
-            frame = entry.to_all if app is None else entry.to_app if entry.app_slug == app else b""
+            frame = entry.frame_for_all if app is None else entry.frame_for_app if entry.app_slug == app else b""
             if size and size + len(frame) > MAX_CHUNK_BYTES:
                 return Chunk(b"".join(frames), offset, cursor, self.end_offset)
             frames.append(frame)

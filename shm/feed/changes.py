@@ -15,9 +15,8 @@ from shm.analytics.instances import instance_from_row
 from shm.db.database import Database
 
 PAGE_SIZE = 500  # changes read at a time
-UNSENT_KPIS_SPAN = (
-    1_000  # cursors before a subscriber's, whose KPIs may not have been sent: they follow half a second later
-)
+# Cursors before a subscriber's whose KPIs are sent again: they follow their change half a second later.
+KPIS_RESEND_SPAN = 1_000
 MAX_CURSOR = 2**63 - 1  # no cursor comes after it
 
 
@@ -93,7 +92,7 @@ async def recently_changed_apps(database: Database, cursor: int, app: str | None
     """The applications, or the one of `app`, that changed shortly before a cursor."""
     return set(
         await database.fetch_values(
-            str, "feed.select_recently_changed_apps", since=cursor, span=UNSENT_KPIS_SPAN, app=app
+            str, "feed.select_recently_changed_apps", since=cursor, span=KPIS_RESEND_SPAN, app=app
         )
     )
 

@@ -23,7 +23,7 @@ from tests.support.signed_actions import act
 
 pytestmark = pytest.mark.cluster
 
-CROWD = 60  # ordinary installs beside those of each other kind
+ORDINARY_INSTALLS = 60  # ordinary installs beside those of each other kind
 SOME = 8
 ACTIVATION = b'{"action":"activate"}'
 
@@ -72,7 +72,7 @@ def test_hundreds_of_enrolments_at_once_get_their_own_answers(
 ) -> None:
     with run_background_jobs(database) as jobs:
         server = serve(SHM_MAX_CONNECTIONS_PER_ADDRESS="2000")
-        new = [Install(server.url, app_name=f"App {number % 3}") for number in range(CROWD)]
+        new = [Install(server.url, app_name=f"App {number % 3}") for number in range(ORDINARY_INSTALLS)]
         twice = [Install(server.url) for _ in range(SOME)]
         known, revoked, erased = ([Install(server.url).enroll({"n": 1}) for _ in range(SOME)] for _ in range(3))
         for each in revoked:
@@ -95,7 +95,7 @@ def test_hundreds_of_enrolments_at_once_get_their_own_answers(
                 *(registration(each, (400, "bad_public_key"), public_key="00") for each in twice),
             ],
         )
-        assert Counter(answers)[created] == CROWD + SOME
+        assert Counter(answers)[created] == ORDINARY_INSTALLS + SOME
         staged = select_column(database, "SELECT staged ->> 'app_version' FROM instances WHERE staged IS NOT NULL")
         assert Counter(staged) == {"1.4.2": SOME, "2.0": SOME}
         assert {each.register_signed().status_code for each in erased} == {201}
@@ -115,12 +115,12 @@ def test_hundreds_of_enrolments_at_once_get_their_own_answers(
                 *(activation(each, (403, "signed_before_erasure")) for each in erased),
             ],
         )
-        assert Counter(answers)[active] == CROWD + 3 * SOME
+        assert Counter(answers)[active] == ORDINARY_INSTALLS + 3 * SOME
         replays = [activation(each, (403, "replayed"), body=timed) for each in twice]
         send_at_once(server, database, [*replays, *(activation(each, active, body=timed) for each in erased)])
         assert {item["app_version"] for item in server.get("instances?limit=1000&version=2.0").json()} == {"2.0"}
         assert len(server.get("instances?limit=1000&version=2.0").json()) == SOME
-        assert len(server.get("instances?limit=1000&status=active").json()) == CROWD + 3 * SOME
+        assert len(server.get("instances?limit=1000&status=active").json()) == ORDINARY_INSTALLS + 3 * SOME
         assert {each["slug"] for each in server.get("applications").json()} == {"app-0", "app-1", "app-2", "ledger"}
         jobs.run()
         assert jobs.differences() == {}
