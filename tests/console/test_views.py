@@ -9,7 +9,7 @@ from rich.segment import Segment
 from textual.strip import Strip
 from textual.widgets import OptionList
 
-from shm_tui.model.place import VIEW_NAMES, Place
+from shm_tui.model.place import VIEW_NAMES, Place, ViewName
 from shm_tui.widgets.tiles import Tiles
 from shm_tui.widgets.view_pane import ViewPane, _changed_region
 from tests.support.console import DrivenConsole, open_console
@@ -18,6 +18,7 @@ from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
 OF_APPLICATION = [view for view in VIEW_NAMES if view not in ("instances", "instance")]
+TIMED_VIEWS = ("fleet", "versions", "lifecycle", "metric")  # that have a range
 SIZES = [(80, 24), *(pytest.param(size, marks=pytest.mark.long) for size in ((120, 40), (200, 50)))]
 
 
@@ -50,6 +51,24 @@ async def wait_for_view(console: DrivenConsole) -> ViewPane:
     await console.wait_until(is_loaded, "the view's data")
     await console.pilot.pause(0.3)  # one drawing
     return console.app.dashboard.view
+
+
+@pytest.mark.parametrize("view", OF_APPLICATION)
+async def test_the_footer_of_a_view_has_the_keys_that_work_there(
+    fleet: tuple[ServerProcess, list[Install]], view: ViewName
+) -> None:
+    """And a title that has no room beside the row's number ends with an ellipsis."""
+    server, _ = fleet
+    has_time, has_range = view in ("versions", "lifecycle", "metric"), view in TIMED_VIEWS
+    async with open_console(
+        server, size=(80, 24), place=f"ledger/{view}{'/sent' if view == 'metric' else ''}"
+    ) as console:
+        await wait_for_view(console)
+        footer = console.screen.splitlines()[-1]
+        assert ("← → time" in footer, "1-6 range" in footer) == (has_time, has_range), footer
+        assert footer.endswith("? help   q quit" if view == "fleet" else "? help   q close")
+        title = console.screen.splitlines()[1]
+        assert " row 1 of" not in title or title[: title.index(" row 1 of")].endswith(("…", " "))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Context = Literal["table", "details", "filter", "view", "place"]  # the part of the screen that receives the keys
+from shm_tui.model.place import ViewName
+
+# The part of the screen that receives the keys; of a view, what its keys do there.
+Context = Literal["table", "details", "filter", "place", "fleet", "chart", "metric", "breakdown", "instance", "page"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,15 @@ FOOTER_ACTIONS: dict[Context, tuple[str, ...]] = {
     "table": ("filter", "open", "sort(1)", "chart", "view('versions')", "view('fleet')", "command", "help", "close"),
     "details": ("back", "move(1)", "neighbour(1)", "next_pane", "pause", "help", "close"),
     "filter": ("open", "back"),
-    "view": ("open", "columns(1)", "range('3m')", "command", "previous_place", "help", "close"),
+    "fleet": ("filter", "open", "range('3m')", "command", "previous_place", "help", "close"),
+    "chart": ("open", "columns(1)", "range('3m')", "command", "previous_place", "help", "close"),
+    "metric": (
+        *("open", "columns(1)", "range('3m')", "dimension", "second_metric", "command", "previous_place"),
+        *("help", "close"),
+    ),
+    "breakdown": ("open", "columns(1)", "sort(1)", "command", "previous_place", "help", "close"),
+    "instance": ("open", "range('3m')", "json", "command", "previous_place", "help", "close"),
+    "page": ("open", "command", "previous_place", "help", "close"),
     "place": ("open", "next_pane", "back"),
 }
 PINNED = ("help", "close")  # in the footer at any width
@@ -125,9 +136,22 @@ _CONTEXT_HINTS: dict[tuple[Context, str], str] = {
     ("place", "open"): "go",
     ("place", "next_pane"): "complete",
     ("place", "back"): "close",
-    ("view", "columns(1)"): "time",
-    ("view", "close"): "close",
-    ("details", "close"): "close",
+    ("chart", "columns(1)"): "time",
+    ("metric", "columns(1)"): "time",
+    ("metric", "dimension"): "dimension",
+    ("metric", "second_metric"): "second metric",
+    ("breakdown", "columns(1)"): "dimension",
+    ("breakdown", "sort(1)"): "metric",
+    ("instance", "json"): "JSON",
+    **{(context, "close"): "close" for context in ("details", "chart", "metric", "breakdown", "instance", "page")},
+}
+_VIEW_CONTEXTS: dict[ViewName, Context] = {
+    "fleet": "fleet",
+    "versions": "chart",
+    "lifecycle": "chart",
+    "metric": "metric",
+    "breakdown": "breakdown",
+    "instance": "instance",
 }
 QUIT_COMMANDS = ("quit", "q")  # beside the names of the actions
 
@@ -154,6 +178,11 @@ SETTINGS_COMMANDS = (
     SettingsCommand("token", "", "type another token for this server"),
     SettingsCommand("forget_token", "", "remove the token that is kept for this server"),
 )
+
+
+def view_context(view: ViewName) -> Context:
+    """The context of a view: its footer has only keys that do something there."""
+    return _VIEW_CONTEXTS.get(view, "page")
 
 
 def visible_actions(*, is_admin: bool, actions: Sequence[Action] = ACTIONS) -> list[Action]:

@@ -33,7 +33,9 @@ class CopyScreen(Dialog[CopyChoice | None]):
     def compose(self) -> ComposeResult:
         """The choices in a box, each with the beginning of its text."""
         with Vertical(id="confirm"):
-            yield Static("\n".join(["Copy", "", *map(_line, self._choices), "", "Esc cancel"]), markup=False)
+            yield Static(
+                "\n".join(["Copy", "", *map(_line, self._choices), "", "Esc cancel"]), classes="lines", markup=False
+            )
 
     def on_key(self, event: events.Key) -> None:
         """Chooses by key."""

@@ -5,6 +5,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
+from shm_tui.actions import view_context
 from shm_tui.model.columns import SEEN, Column, build_columns
 from shm_tui.model.empty_message import LOADING, empty_message, incomplete_message
 from shm_tui.model.live_session import LiveSession, Phase
@@ -180,8 +181,14 @@ class Dashboard(Vertical):
 
     def focus_main(self) -> None:
         """Moves the focus to the view or the table."""
-        self.footer.show_keys("view" if self.view.display else "details" if self.details.display else "table")
+        self._show_keys()
         self.screen.set_focus(self.main_pane)
+
+    def _show_keys(self) -> None:
+        if self.view.display and self.view.place is not None:
+            self.footer.show_keys(view_context(self.view.place.view))
+        else:
+            self.footer.show_keys("details" if self.details.display else "table")
 
     @property
     def has_chart_room(self) -> bool:
@@ -244,7 +251,7 @@ class Dashboard(Vertical):
         """Opens or closes the details. The focus remains where the user put it."""
         has_focus = self.details.has_focus
         self.details.display = is_open
-        self.footer.show_keys("details" if is_open else "view" if self.view.display else "table")
+        self._show_keys()
         if not is_open and has_focus:
             self.screen.set_focus(self.main_pane)
 

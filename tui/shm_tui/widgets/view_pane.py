@@ -22,6 +22,7 @@ from shm_tui.model.views.base import Frame, Page
 from shm_tui.text.formatting import age
 from shm_tui.text.glyphs import choose_glyphs
 from shm_tui.text.lines import Line, clip, plain, width_of
+from shm_tui.text.sanitizing import ELLIPSIS
 from shm_tui.widgets.messages import PlaceRequested
 
 WHEEL_LINES = 3  # of one step of the mouse's wheel
@@ -250,8 +251,11 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
         return strips
 
     def _with_position(self, title: Strip) -> Strip:
-        """The title with the number of the cursor's row at its end."""
+        """The title with the number of the cursor's row at its end. A title without room is cut with an ellipsis."""
         position = f" row {self._index + 1:,} of {len(self._page.rows):,} "
+        room = self.size.width - len(position)
+        if title.crop(room).text.strip():
+            position = f"{ELLIPSIS}{position}"
         end = Strip([Segment(position, self._style("name"))], len(position))
         return Strip.join([title.crop(0, self.size.width - len(position)), end])
 
