@@ -90,8 +90,9 @@ def test_without_a_loop_one_warning_says_so(shm_server: ShmServer, caplog: pytes
     assert caplog.text.count("async def") == 1
 
 
-def test_a_loop_that_waits_for_its_own_report_goes_on(shm_server: ShmServer) -> None:
+def test_a_loop_that_waits_for_its_own_report_goes_on(shm_server: ShmServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """`report_now` on the loop leaves an async provider out when its time is over, and returns."""
+    monkeypatch.setattr("shm_sdk.providers.PROVIDER_TIMEOUT_S", 1.0)
 
     async def host() -> None:
         telemetry = make_telemetry()
@@ -101,7 +102,7 @@ def test_a_loop_that_waits_for_its_own_report_goes_on(shm_server: ShmServer) -> 
             return {"never": 1}
 
         telemetry.provider(lambda: {"orders": 8})
-        assert telemetry.report_now(timeout=4).sent
+        assert telemetry.report_now(timeout=60).sent
         telemetry.stop()
 
     asyncio.run(host())

@@ -150,10 +150,7 @@ def _parse_flag(name: str, value: object, *, default: bool) -> bool:
 def _parse_data_dir(value: object, app_name: str, environment: Mapping[str, str]) -> Path:
     """The directory of the identity, absolute, so that a later `chdir` of the host does not change it."""
     if value is None or value == "":
-        try:
-            return user_data_dir(environment) / DATA_FOLDER / directory_name(app_name)
-        except RuntimeError:  # pathlib raises it for a user without a home directory
-            return NO_HOME
+        return default_data_dir(app_name, environment)
     if not isinstance(value, str | os.PathLike):
         raise ConfigurationError(f"data_dir must be a path, not {type(value).__name__}")
     path = os.fspath(value)
@@ -193,6 +190,14 @@ def _parse_identity(environment: Mapping[str, str]) -> tuple[str, str]:
     if len(private_key) not in HEX_KEY_LENGTHS or not re.fullmatch("[0-9a-fA-F]+", private_key):
         raise ConfigurationError("SHM_PRIVATE_KEY must be 64 hex digits, or 128 with the public key")
     return instance_id, private_key
+
+
+def default_data_dir(app_name: str, environment: Mapping[str, str]) -> Path:
+    """The directory of an application that has set none."""
+    try:
+        return user_data_dir(environment) / DATA_FOLDER / directory_name(app_name)
+    except RuntimeError:  # pathlib raises it for a user without a home directory
+        return NO_HOME
 
 
 def user_data_dir(environment: Mapping[str, str]) -> Path:

@@ -5,12 +5,14 @@ notice    the same, after a notice was shown once; the first report follows afte
 opt-in    reports nothing before the user agrees; metrics that are new since then are left out until asked again
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from shm_sdk import forking
 from shm_sdk.choice import Choice, read_choice, timestamp, write_choice
-from shm_sdk.configuration import Configuration
+from shm_sdk.configuration import Configuration, default_data_dir
 from shm_sdk.diagnostics import Notices
 from shm_sdk.digests import hash_hex
 from shm_sdk.names import telemetry_variable
@@ -31,6 +33,7 @@ class ConsentRequest(NamedTuple):
     metrics: Mapping[str, Json]  # as they would be sent now
     new_names: tuple[str, ...]
     is_first: bool  # False: the user agreed before, and more is collected now
+    options: str = ""  # of `python -m shm_sdk`, for this application
 
     @property
     def text(self) -> str:
@@ -40,7 +43,7 @@ class ConsentRequest(NamedTuple):
         what = f"{self.app_name} reports usage figures to {self.server_url}: {names}."
         if not self.is_first:
             what = f"{self.app_name} has new usage figures for {self.server_url}: {names}."
-        return f"{what}\nTo see them: python -m shm_sdk preview. To refuse: python -m shm_sdk off, or {variable}=off."
+        return f"{what}\nTo refuse: python -m shm_sdk off {self.options}, or {variable}=off."
 
 
 ConsentCallback = Callable[[ConsentRequest], bool | None]
@@ -132,7 +135,8 @@ class Consent:
     def _request(self, metrics: Mapping[str, Json], new_names: tuple[str, ...]) -> ConsentRequest:
         settings = self._configuration
         is_first = not self._choice.is_on
-        return ConsentRequest(settings.app_name, settings.server_url, metrics, new_names, is_first)
+        options = command_options(settings)
+        return ConsentRequest(settings.app_name, settings.server_url, metrics, new_names, is_first, options)
 
     def _store(self, choice: Choice) -> None:
         self._choice = choice
@@ -140,6 +144,17 @@ class Consent:
             write_choice(self._configuration, choice)
         except OSError as error:
             self._notices.warn("choice", "the user's choice cannot be stored: %s", error.strerror)
+
+
+def command_options(configuration: Configuration) -> str:
+    """The options with which `python -m shm_sdk` finds this application's files."""
+    with forking.import_lock:
+        import shlex
+
+    options = ["--app-name", configuration.app_name]
+    if configuration.data_dir != default_data_dir(configuration.app_name, os.environ):
+        options += ["--data-dir", str(configuration.data_dir)]
+    return shlex.join(options)
 
 
 def metric_names(metrics: Mapping[str, Json], prefix: str = "") -> Iterator[str]:

@@ -1,6 +1,11 @@
 """Consent: what is sent before, after and without the user's answer."""
 
 import json
+import os
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +13,8 @@ from typing import Any
 import pytest
 
 from shm_sdk import Client, Result
-from shm_sdk.consent import ConsentRequest, hash_name
+from shm_sdk.configuration import load_configuration
+from shm_sdk.consent import ConsentRequest, command_options, hash_name
 from tests.support.peer import Peer
 
 MakeClient = Callable[..., Client]
@@ -148,7 +154,7 @@ def test_the_notice_is_shown_once_before_the_first_report(
         assert telemetry.report_now().result is expected
     notice = capsys.readouterr().err
     assert notice.startswith(f"Café Ledger reports usage figures to {peer.url}: orders.\n")
-    assert notice.count("Café Ledger") == 1
+    assert notice.count("Café Ledger reports") == 1
 
 
 def test_the_answer_to_a_notice_may_be_no(client: MakeClient, peer: Peer) -> None:
@@ -181,3 +187,22 @@ def test_a_damaged_choice_is_a_refusal(client: MakeClient, peer: Peer, tmp_path:
 def test_an_unknown_mode_is_a_mistake(client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
     assert client(consent="maybe").report_now().result is Result.OFF
     assert "consent must be one of opt-out, notice, opt-in" in caplog.text
+
+
+def test_the_command_of_the_notice_refuses_for_this_application(
+    client: MakeClient, peer: Peer, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for another application of the user, and not in a directory that the host does not read."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    another = Client(peer.url, "Another", "1")
+    assert another.report_now().sent
+    telemetry = client(consent="notice")
+    assert telemetry.report_now().result is Result.PENDING
+    (command,) = re.findall("To refuse: python (.*), or", capsys.readouterr().err)
+    done = subprocess.run([sys.executable, *shlex.split(command)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "telemetry of Café Ledger is off.\n")
+    assert telemetry.report_now().result is Result.OFF
+    assert another.report_now().sent
+    assert command_options(load_configuration({"app_name": "Another"}, os.environ, is_partial=True)) == (
+        "--app-name Another"
+    )
