@@ -1,7 +1,10 @@
 """deploy/kubernetes.yml: valid by the schema of the API, and in agreement with the image and the server."""
 
 import argparse
+import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,3 +125,29 @@ def test_the_jobs_share_their_volume_on_one_node() -> None:
         assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
         terms.append(term)
     assert terms[0] == terms[1]
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+def test_the_page_restores_a_backup_by_a_job() -> None:
+    """The filter of the page makes a valid job of the CronJob, whose shell runs commands of SHM."""
+    (jq,) = re.findall(r"\| jq '([^']*)' ", (ROOT / "docs" / "deploy-kubernetes.md").read_text())
+    cron_job = manifest("CronJob", "shm-backup")
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "restore", "namespace": "shm"},
+        "spec": cron_job["spec"]["jobTemplate"]["spec"],
+    }
+    done = subprocess.run(["jq", jq], input=json.dumps(job), capture_output=True, text=True, check=True)
+    made = json.loads(done.stdout)
+    for version in (OLDEST, NEWEST):
+        kubernetes_validate.validate(made, version, strict=True)
+    pod = made["spec"]["template"]["spec"]
+    assert pod["volumes"][0]["secret"]["secretName"] == "shm-restored"
+    (container,) = pod["containers"]
+    assert container["command"] == ["sh", "-c"]
+    (backup,) = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    directory = backup["args"][backup["args"].index("--directory") + 1]
+    assert container["args"] == [
+        f"shm restore $(ls {directory}/*.dump | tail -n 1) --erased /var/backups/erased.jsonl && shm check"
+    ]
