@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Generic, TypeVar
 
 from shm_client import Client, Instance, Kpis
 from shm_client.figures import Number
 from shm_tui.model.place import Place
 from shm_tui.text.glyphs import UNICODE, Glyphs
 from shm_tui.text.lines import Line
+
+T = TypeVar("T")
 
 DEFAULT_REFRESH_S = 30.0  # between two requests of a view that is open
 MIN_WHOLE_PERCENT = 100  # a larger change is written without decimals
@@ -98,6 +101,38 @@ class View(ABC):
     def instance(self) -> Instance | None:
         """The instance that the view shows, on which an admin can decide; None if it shows several."""
         return None
+
+
+class DataView(View, Generic[T]):
+    """A view of one value: `fetch` requests it, `data_page` makes its page."""
+
+    def __init__(self) -> None:
+        self._data: T | None = None
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the value has been loaded."""
+        return self._data is not None
+
+    @abstractmethod
+    async def fetch(self, client: Client, place: Place) -> T:
+        """Requests the value. Raises ClientError."""
+
+    @abstractmethod
+    def data_page(self, data: T, frame: Frame) -> Page:
+        """The page of the value."""
+
+    async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
+        """Requests the value."""
+        self._data = await self.fetch(client, place)
+
+    def page(self, frame: Frame) -> Page:
+        """The page of the value; an empty one before it has been loaded."""
+        return Page([], []) if self._data is None else self.data_page(self._data, frame)
+
+    def document(self) -> object:
+        """The value."""
+        return self._data
 
 
 def to_float(number: Number | None) -> float | None:

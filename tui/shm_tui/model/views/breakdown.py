@@ -1,14 +1,13 @@
 """A breakdown: instances by the values of a column or metric, with another metric's aggregate for each value."""
 
 import asyncio
-from collections.abc import Callable
 
 import msgspec
 
 from shm_client import Client, Kpi
 from shm_client.figures import Breakdown, Group
 from shm_tui.model.place import Place
-from shm_tui.model.views.base import Frame, Page, PageRow, View, cycle, required_app
+from shm_tui.model.views.base import DataView, Frame, Page, PageRow, cycle, required_app
 from shm_tui.model.views.dimensions import DEFAULT_DIMENSION, dimension_tabs, dimensions_of
 from shm_tui.model.views.filter_terms import equals_term
 from shm_tui.text.charts import share_bar
@@ -26,24 +25,17 @@ class BreakdownDocument(msgspec.Struct):
     dimensions: list[str]
 
 
-class BreakdownView(View):
+class BreakdownView(DataView[Breakdown]):
     """A breakdown of one application's instances."""
 
     refresh_s = 60.0  # the server computes it at most once a minute
 
-    def __init__(self) -> None:
-        self._data: Breakdown | None = None
-
-    @property
-    def has_data(self) -> bool:
-        """Whether the groups have been loaded."""
-        return self._data is not None
-
-    async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
+    async def fetch(self, client: Client, place: Place) -> Breakdown:
         """Requests the groups, and the metrics that can be chosen."""
         app = required_app(place)
         by = place.argument(0) or DEFAULT_DIMENSION
-        self._data, self.kpis = await asyncio.gather(client.breakdown(app, by, place.argument(1)), client.kpis(app))
+        data, self.kpis = await asyncio.gather(client.breakdown(app, by, place.argument(1)), client.kpis(app))
+        return data
 
     def document(self) -> object:
         """The groups and the dimensions."""
@@ -56,11 +48,8 @@ class BreakdownView(View):
         metric = cycle(keys, place.argument(1) or "", metrics)
         return place.to_view("breakdown", by, *([metric] if metric else []))
 
-    def page(self, frame: Frame) -> Page:
+    def data_page(self, data: Breakdown, frame: Frame) -> Page:
         """The dimensions, and a row for each value, the most frequent first."""
-        data = self._data
-        if data is None:
-            return Page([], [])
         kpi = next((kpi for kpi in self.kpis.kpis if kpi.key == data.metric), None)
         groups = [*data.values, *([data.rest] if data.rest else [])]
         total = sum(group.instances for group in groups)

@@ -1,10 +1,8 @@
 """Events: what happened to the applications and to the server, the newest first."""
 
-from collections.abc import Callable
-
 from shm_client import Client, Event
 from shm_tui.model.place import Place
-from shm_tui.model.views.base import Frame, Page, PageRow, View
+from shm_tui.model.views.base import DataView, Frame, Page, PageRow
 from shm_tui.text.formatting import age, plural
 from shm_tui.text.lines import Line, TableColumn, facts, make_table
 
@@ -18,38 +16,29 @@ COLUMNS = (
 )
 
 
-class EventsView(View):
+class EventsView(DataView[list[Event]]):
     """The events of one application, or of all and the server."""
 
     def __init__(self) -> None:
-        self._events: list[Event] | None = None
+        super().__init__()
         self._has_more = False
 
-    @property
-    def has_data(self) -> bool:
-        """Whether the events have been loaded."""
-        return self._events is not None
-
-    async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
+    async def fetch(self, client: Client, place: Place) -> list[Event]:
         """Requests the newest events."""
         page = await client.events(place.app, MAX_EVENTS)
-        self._events, self._has_more = page.events, page.next is not None
+        self._has_more = page.next is not None
+        return page.events
 
-    def document(self) -> object:
-        """The events."""
-        return self._events
-
-    def page(self, frame: Frame) -> Page:
+    def data_page(self, data: list[Event], frame: Frame) -> Page:
         """A row for each event."""
-        events = self._events or []
-        number = f"the newest {len(events):,}" if self._has_more else plural(len(events), "event")
+        number = f"the newest {len(data):,}" if self._has_more else plural(len(data), "event")
         title = facts("Events", [f"{number} within a year"], frame.width)
-        if not events:
+        if not data:
             return Page([title], [], empty="Nothing has happened yet.")
-        table = make_table(COLUMNS, [_cells(event, frame) for event in events], frame.width - 2)
+        table = make_table(COLUMNS, [_cells(event, frame) for event in data], frame.width - 2)
         rows = [
             PageRow(event.id, ((" ", ""), *line), _target(event, frame.place))
-            for event, line in zip(events, table.rows, strict=True)
+            for event, line in zip(data, table.rows, strict=True)
         ]
         return Page([title, ((" ", ""), *table.head)], rows)
 

@@ -1,12 +1,12 @@
 """The lifecycle: active instances by day, new, lost and returned ones, and the survival of weekly cohorts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from shm_client import Client
 from shm_client.figures import Cohort, Day, Lifecycle
 from shm_tui.model.place import Place
-from shm_tui.model.views.base import Frame, Page, PageRow, View, required_app, to_float
+from shm_tui.model.views.base import DataView, Frame, Page, PageRow, required_app, to_float
 from shm_tui.model.views.chart_block import TimeAxis, line_block
 from shm_tui.text.charts import column_of
 from shm_tui.text.formatting import clock_time, compact
@@ -16,32 +16,17 @@ from shm_tui.text.lines import Line, facts
 WEEK_WIDTH, SIZE_WIDTH, CELL_WIDTH = 10, 6, 5  # cells of a cohort's week, size, and of each later week
 
 
-class LifecycleView(View):
+class LifecycleView(DataView[Lifecycle]):
     """The lifecycle of one application."""
 
     refresh_s = 60.0  # the server computes it at most once a minute
 
-    def __init__(self) -> None:
-        self._data: Lifecycle | None = None
-
-    @property
-    def has_data(self) -> bool:
-        """Whether the days have been loaded."""
-        return self._data is not None
-
-    async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
+    async def fetch(self, client: Client, place: Place) -> Lifecycle:
         """Requests the days and the cohorts."""
-        self._data = await client.lifecycle(required_app(place), place.range)
+        return await client.lifecycle(required_app(place), place.range)
 
-    def document(self) -> object:
-        """The days and the cohorts."""
-        return self._data
-
-    def page(self, frame: Frame) -> Page:
+    def data_page(self, data: Lifecycle, frame: Frame) -> Page:
         """A line of the active instances, bars of the others, and a row for each cohort, the newest first."""
-        data = self._data
-        if data is None:
-            return Page([], [])
         sums = {name: sum(getattr(day, name) for day in data.days) for name in ("new", "lost", "returned", "revoked")}
         changes = [f"{sums[name]:,} {name}" for name in ("new", "lost", "returned")]
         title = facts("Lifecycle", [frame.place.range, *changes, f"as of {clock_time(data.as_of)}"], frame.width)

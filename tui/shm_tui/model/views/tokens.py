@@ -1,11 +1,9 @@
 """The tokens of the API, for an admin."""
 
-from collections.abc import Callable
-
 from shm_client import Client
 from shm_client.figures import Token
 from shm_tui.model.place import Place
-from shm_tui.model.views.base import Frame, Page, PageRow, View
+from shm_tui.model.views.base import DataView, Frame, Page, PageRow
 from shm_tui.text.formatting import UNKNOWN, plural, timestamp
 from shm_tui.text.lines import Line, TableColumn, facts, make_table
 
@@ -21,31 +19,18 @@ COLUMNS = (
 )
 
 
-class TokensView(View):
+class TokensView(DataView[list[Token]]):
     """All tokens, without their secrets."""
 
-    def __init__(self) -> None:
-        self._tokens: list[Token] | None = None
-
-    @property
-    def has_data(self) -> bool:
-        """Whether the tokens have been loaded."""
-        return self._tokens is not None
-
-    async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
+    async def fetch(self, client: Client, place: Place) -> list[Token]:
         """Requests the tokens."""
-        self._tokens = await client.tokens(PAGE_SIZE)
+        return await client.tokens(PAGE_SIZE)
 
-    def document(self) -> object:
-        """The tokens."""
-        return self._tokens
-
-    def page(self, frame: Frame) -> Page:
+    def data_page(self, data: list[Token], frame: Frame) -> Page:
         """A row for each token, the newest first."""
-        tokens = self._tokens or []
-        count = f"the newest {len(tokens):,}" if len(tokens) >= PAGE_SIZE else plural(len(tokens), "token")
-        table = make_table(COLUMNS, [_cells(token, frame) for token in tokens], frame.width - 2)
-        rows = [PageRow(token.id, ((" ", ""), *line)) for token, line in zip(tokens, table.rows, strict=True)]
+        count = f"the newest {len(data):,}" if len(data) >= PAGE_SIZE else plural(len(data), "token")
+        table = make_table(COLUMNS, [_cells(token, frame) for token in data], frame.width - 2)
+        rows = [PageRow(token.id, ((" ", ""), *line)) for token, line in zip(data, table.rows, strict=True)]
         title = facts("Tokens", [count, "shm token adds, rotates and removes them"], frame.width)
         return Page([title, ((" ", ""), *table.head)], rows, empty="" if rows else "There is no token.")
 

@@ -1,11 +1,9 @@
 """Versions: the shares of the releases over time, how fast installs move to each, and which are behind."""
 
-from collections.abc import Callable
-
 from shm_client import Client
 from shm_client.figures import Adoption, Versions
 from shm_tui.model.place import Place
-from shm_tui.model.views.base import Frame, Page, PageRow, View, range_text, required_app, to_float
+from shm_tui.model.views.base import DataView, Frame, Page, PageRow, range_text, required_app, to_float
 from shm_tui.model.views.chart_block import TimeAxis, band_mark, reading_label, stacked_block
 from shm_tui.model.views.filter_terms import equals_term
 from shm_tui.text.charts import share_bar, sparkline
@@ -28,30 +26,15 @@ BAR_WIDTH, TREND_WIDTH = 12, 14
 OTHER = "other versions"
 
 
-class VersionsView(View):
+class VersionsView(DataView[Versions]):
     """The releases of one application."""
 
-    def __init__(self) -> None:
-        self._data: Versions | None = None
-
-    @property
-    def has_data(self) -> bool:
-        """Whether the releases have been loaded."""
-        return self._data is not None
-
-    async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
+    async def fetch(self, client: Client, place: Place) -> Versions:
         """Requests the releases."""
-        self._data = await client.versions(required_app(place), place.range, place.past)
+        return await client.versions(required_app(place), place.range, place.past)
 
-    def document(self) -> object:
-        """The releases."""
-        return self._data
-
-    def page(self, frame: Frame) -> Page:
+    def data_page(self, data: Versions, frame: Frame) -> Page:
         """Stacked shares, and a row for each release, the newest first."""
-        data = self._data
-        if data is None:
-            return Page([], [])
         axis = TimeAxis(data.timestamps, None if frame.place.past else data.running_since)
         index = axis.index(frame.selected_time)
         bands = [*reversed(data.versions.items()), *([(OTHER, data.other)] if any(data.other) else [])]
