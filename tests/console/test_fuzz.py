@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 from textual import events
+from textual.widgets import OptionList
 
 from shm_tui.model.place import Place, parse_place, render_place
 from shm_tui.palette_screen import Palette
@@ -119,6 +120,16 @@ async def test_a_palette_that_closes_during_a_slow_search_ends_no_console(
         palette._show_busy = True  # type: ignore[attr-defined] # as a timer of Textual's does
         palette._list_visible = True  # type: ignore[attr-defined]
         await console.pilot.pause(0.1)
+        assert console.app._exception is None
+
+
+async def test_a_page_of_a_palette_without_room_ends_no_console(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        await console.pilot.resize_terminal(20, 2)
+        await console.pilot.press("ctrl+p")
+        await console.wait_until(lambda: console.app.screen.query_one(OptionList).option_count)
+        await console.pilot.press("pageup", "pagedown")
         assert console.app._exception is None
 
 

@@ -1,5 +1,6 @@
 """The palettes of actions and of themes: Textual's, which close once and show a theme before it is chosen."""
 
+from contextlib import suppress
 from typing import Any, ClassVar, cast
 
 from textual.await_complete import AwaitComplete
@@ -24,6 +25,11 @@ class Palette(CommandPalette):
         self._stop_busy_countdown()
         self._stop_no_matches_countdown()
         return super().dismiss(cast("Any", result))
+
+    def _action_command_list(self, action: str) -> None:
+        """Moves in the list. Textual's fails for a page of entries that have never been laid out, so have no lines."""
+        with suppress(KeyError):
+            super()._action_command_list(action)
 
     def _start_no_matches_countdown(self, search_value: str) -> None:
         """Says after a while that nothing matches, unless the palette has closed meanwhile."""
