@@ -1,5 +1,7 @@
 """`make bench-ssh`: what ten consoles of `shm ssh` cost its machine, idle and at the demo's rate of reports.
 
+It also prints the time from a key to the frame with its answer, through SSH, of keys to all sessions in turns.
+
 Each has a real OpenSSH client in a pseudo-terminal. CPU time and memory are those of `shm ssh` with all of its
 processes; memory that they share is counted once. The clients are not included.
 """
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.console.measures import SETTLE_S, SIZE
+from bench.console.measures import SETTLE_S, SIZE, measure_keys, quantile
 from bench.console.reports import Reporters, largest_application, sending
 from bench.console.terminal import Terminal, open_program
 from bench.read.embedded_fleet import seed_embedded
@@ -26,15 +28,17 @@ from bench.read.seeded_fleet import SeededFleet
 from bench.support import machine
 from bench.support.command import run_in_folder
 from bench.support.errors import InvalidRun
-from bench.support.processes import CHECKOUT, free_port, python_process, wait_until
+from bench.support.processes import CHECKOUT, free_port, inherited_environment, python_process, wait_until
 from bench.support.report import Table, print_line
 from bench.support.server import RunningServer, run_server
 
 SESSIONS = 10
 FLEET = 160  # installs, and reports a second, as in `shm demo`
 RATE = 12.0
+ROUND_S = 25.0  # for one turn of all sessions
+KEYS_IN_TURN = 4  # to each session: down twice, and up twice
 READ_DURATION_S = 0.1  # for which each terminal is read in turn
-COLUMNS = (("reports/s", 9), ("CPU % of a core", 15), ("MiB", 6), ("bytes/s of each", 15))
+COLUMNS = (("reports/s", 9), ("CPU % of a core", 15), ("MiB", 6), ("bytes/s of each", 15), ("key ms p50/p99", 14))
 OPTIONS = ("-F", "none", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR")
 
 
@@ -47,7 +51,7 @@ class Cost:
     bytes_per_s: float
 
 
-def measure(seconds: float, folder: Path) -> None:
+def measure(seconds: float, rounds: int, folder: Path) -> None:
     """Measures and prints everything. Raises InvalidRun if a figure would be wrong."""
     if shutil.which("ssh") is None:
         raise InvalidRun("The OpenSSH client is not installed.")
@@ -62,9 +66,11 @@ def measure(seconds: float, folder: Path) -> None:
             terminal.wait_until(lambda terminal=terminal: terminal.has_rows)  # type: ignore[misc]
         _read_all(terminals, SETTLE_S)
         table = Table(*COLUMNS)
-        table.print_row("0", *_cells(_measure_cost(ssh, terminals, seconds)))
-        with sending(reporters, server, folder, RATE, seconds + SETTLE_S):
-            table.print_row(f"{RATE:g}", *_cells(_measure_cost(ssh, terminals, seconds)))
+        cost = _measure_cost(ssh, terminals, seconds)
+        table.print_row("0", *_cells(cost, _measure_keys(terminals, rounds)))
+        with sending(reporters, server, folder, RATE, seconds + rounds * ROUND_S + SETTLE_S):
+            cost = _measure_cost(ssh, terminals, seconds)
+            table.print_row(f"{RATE:g}", *_cells(cost, _measure_keys(terminals, rounds)))
 
 
 @contextmanager
@@ -72,7 +78,7 @@ def run_ssh(server: RunningServer, folder: Path) -> Iterator[tuple["subprocess.P
     """`shm ssh` and its port, with the authorized key `key` in the folder."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")], check=True)
     add = [sys.executable, "-m", "shm.cli", "ssh", "add", "bench", str(folder / "key.pub"), "--data-dir", str(folder)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
+    environment = inherited_environment("SHM_")
     subprocess.run(add, cwd=CHECKOUT, env=environment | {"SHM_DB_DSN": server.dsn}, capture_output=True, check=True)
     port = free_port()
     arguments = ("ssh", "--port", str(port), "--server", server.url, "--data-dir", str(folder))
@@ -113,8 +119,18 @@ def _read_all(terminals: Sequence[Terminal], seconds: float) -> None:
             terminal.read_for(READ_DURATION_S)
 
 
-def _cells(cost: Cost) -> tuple[str, ...]:
-    return f"{cost.cpu_percent:.1f}", f"{cost.mib:,.0f}", f"{cost.bytes_per_s:,.0f}"
+def _measure_keys(terminals: Sequence[Terminal], rounds: int) -> list[float]:
+    """Milliseconds from each key to its answer; the other terminals are read before the next session's turn."""
+    answers: list[float] = []
+    for terminal in [*terminals] * rounds:
+        answers += measure_keys(terminal, KEYS_IN_TURN)
+        _read_all(terminals, READ_DURATION_S)
+    return answers
+
+
+def _cells(cost: Cost, keys: list[float]) -> tuple[str, ...]:
+    percentiles = f"{quantile(keys, 50):.0f}/{quantile(keys, 99):.0f}"
+    return f"{cost.cpu_percent:.1f}", f"{cost.mib:,.0f}", f"{cost.bytes_per_s:,.0f}", percentiles
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -123,8 +139,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="short runs, as a smoke test")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the database, on a real disk")  # noqa: S108
     options = parser.parse_args(arguments)
-    seconds = 5.0 if options.quick else 60.0
-    return run_in_folder(options.folder, lambda folder: measure(seconds, folder), is_durable=False)
+    seconds, rounds = (5.0, 1) if options.quick else (60.0, 3)
+    return run_in_folder(options.folder, lambda folder: measure(seconds, rounds, folder), is_durable=False)
 
 
 if __name__ == "__main__":

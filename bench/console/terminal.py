@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pyte
 
 from bench.support.errors import InvalidRun
-from bench.support.processes import CHECKOUT, END_TIMEOUT_S
+from bench.support.processes import CHECKOUT, END_TIMEOUT_S, inherited_environment
 
 TIMEOUT_S = 60  # for anything that is waited for on the screen
 READ_BYTES = 65_536
@@ -117,7 +117,7 @@ class Terminal:
 @contextmanager
 def open_program(command: Sequence[str], size: tuple[int, int], environment: dict[str, str]) -> Iterator[Terminal]:
     """A program in a terminal, ended with the context."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SHM_", "TEXTUAL", "SSH_"))}
+    inherited = inherited_environment("SHM_", "TEXTUAL", "SSH_")
     terminal = Terminal(command, size, inherited | TERMINAL | environment)
     try:
         yield terminal

@@ -17,6 +17,14 @@ END_TIMEOUT_S = 30
 POLL_INTERVAL_S = 0.05
 
 
+def inherited_environment(*prefixes: str) -> dict[str, str]:
+    """The environment without the variables that begin like this, and without the one that keeps modules uncompiled:
+    an installed program has its bytecode.
+    """
+    left_out = (*prefixes, "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+
+
 @contextmanager
 def python_process(
     module: str, *arguments: str, environment: Mapping[str, str] | None = None, log_file: Path | None = None
@@ -25,7 +33,7 @@ def python_process(
 
     stdout and stderr are appended to `log_file`; without one they are the caller's.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
+    inherited = inherited_environment("SHM_")
     output = None if log_file is None else log_file.open("ab")
     try:
         process = subprocess.Popen(
