@@ -13,6 +13,7 @@ from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.prometheus_scrape import sample_value, scrape
+from tests.support.raw_http import RawConnection
 from tests.support.responses import problem
 from tests.support.server_process import RATE_LIMITS, ServerProcess
 
@@ -224,6 +225,22 @@ def test_requests_without_a_token_have_a_limit_by_address(serve: Callable[..., S
     assert problem(plain_http.get(f"{server.url}/api/v1/admin/stats", headers=wrong)) == (401, "bad_token")
     assert server.get("stats").json()["total_instances"] == 0
     assert Install(server.url).enroll({"n": 1}).snapshot({"n": 2}).status_code == 202
+
+
+def test_requests_after_a_refused_one_of_the_same_connection_are_dropped(serve: Callable[..., ServerProcess]) -> None:
+    """Each would be delayed in turn, without an end of the server meanwhile, although the connection is closed."""
+    server = serve(
+        SHM_RATELIMIT_ENABLED="true",
+        SHM_RATELIMIT_UNAUTHENTICATED_REQUESTS="1",
+        SHM_RATELIMIT_UNAUTHENTICATED_BURST="10",
+    )
+    for is_read in (True, False):
+        with RawConnection(server.port) as connection:
+            connection.send(b"GET /nowhere HTTP/1.1\r\nHost: shm.test\r\n\r\n" * 300)
+            if is_read:
+                statuses = [answer.status for answer in connection.answers()]
+                assert statuses == [404] * (len(statuses) - 1) + [429]
+    assert server.terminate() == 0
 
 
 def test_new_installs_of_an_address_have_a_limit(serve: Callable[..., ServerProcess]) -> None:

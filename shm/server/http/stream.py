@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from tornado.httputil import HTTPInputError
-from tornado.iostream import IOStream, SSLIOStream, UnsatisfiableReadError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError, UnsatisfiableReadError
 
 from shm.core.errors import BadRequest, HeadersTooLarge, Refusal, RequestTimeout, UrlTooLong
 from shm.core.instruments import Instruments
@@ -91,7 +91,13 @@ class Stream(IOStream):
         """Does nothing: Tornado switches the option on and off around each response, which costs two system calls."""
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
-        """Called by Tornado for the head of each request."""
+        """Called by Tornado for the head of each request.
+
+        Raises StreamClosedError if the connection is closed: requests that arrived with the one before, whose responses
+        nobody can read, are not handled.
+        """
+        if self.closed():
+            raise StreamClosedError(self.error)
         self.connections.expect_request(self)
         self.is_reading_head, self.has_head_begun = True, False
         if self._read_buffer_size:  # received with the request before
