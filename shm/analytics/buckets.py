@@ -14,7 +14,7 @@ Scale = Literal["linear", "log"]
 
 MAX_EVEN_BUCKETS = 20  # as many as a terminal of 80 columns can show with their labels
 MAX_GROWING_BUCKETS = 40  # thirteen decades in steps of 1, 2, 5; of a wider range each bucket is a decade or several
-STEPS = (Decimal(1), Decimal(2), Decimal(5))
+LEADING_DIGITS = (Decimal(1), Decimal(2), Decimal(5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def _even_bounds(values: ValueRange) -> list[Decimal]:
 
 def _growing_bounds(smallest: Decimal, largest: Decimal) -> list[Decimal]:
     decades = largest.adjusted() - smallest.adjusted() + 1
-    is_fine = decades * len(STEPS) <= MAX_GROWING_BUCKETS
-    steps, stride = (STEPS, 1) if is_fine else ((Decimal(1),), -(-decades // MAX_GROWING_BUCKETS))
+    is_fine = decades * len(LEADING_DIGITS) <= MAX_GROWING_BUCKETS
+    steps, stride = (LEADING_DIGITS, 1) if is_fine else ((Decimal(1),), -(-decades // MAX_GROWING_BUCKETS))
     bounds = [
         strip_trailing_zeros(step.scaleb(exponent))
         for exponent in range(smallest.adjusted(), largest.adjusted() + stride + 1, stride)
@@ -67,4 +67,6 @@ def _growing_bounds(smallest: Decimal, largest: Decimal) -> list[Decimal]:
 def _round_up(value: Decimal) -> Decimal:
     """The next of 1, 2, 5, 10, … in any decade."""
     decade = Decimal(1).scaleb(value.adjusted())
-    return next(EXACT.multiply(step, decade) for step in (*STEPS, Decimal(10)) if EXACT.multiply(step, decade) >= value)
+    return next(
+        EXACT.multiply(step, decade) for step in (*LEADING_DIGITS, Decimal(10)) if EXACT.multiply(step, decade) >= value
+    )

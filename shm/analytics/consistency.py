@@ -38,7 +38,7 @@ COMPARISONS = {
 # Without repairs, comparisons are independent of each other. Each uses one core of PostgreSQL: more at once would take
 # cores from the intake. The comparison of charts takes as long as the others together, so it begins first.
 MAX_CONCURRENT_COMPARISONS = 2
-SLOWEST = "series"
+SLOWEST_COMPARISON = "series"
 
 # Called before each comparison with its description, its number and the number of all comparisons.
 Progress = Callable[[str, int, int], None]
@@ -57,7 +57,7 @@ class Difference:
 
 # The active window has changed, and no server has finished the new computation of the series yet. The series cannot be
 # compared until then.
-STALE = Difference("series_head", "stale", "true", "false", msgspec.Raw(b"{}"))
+STALE_SERIES = Difference("series_head", "stale", "true", "false", msgspec.Raw(b"{}"))
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ class _SeriesSettings:
 async def find_differences(database: Database, progress: Progress) -> Report:
     """Compares all derived tables, two at a time, and returns the differences."""
     reports = {name: Report() for name in COMPARISONS}
-    steps = _steps(sorted(COMPARISONS, key=lambda name: name != SLOWEST), progress)
+    steps = _steps(sorted(COMPARISONS, key=lambda name: name != SLOWEST_COMPARISON), progress)
 
     async def compare_next() -> None:
         async with _open_connection(database) as connection:
@@ -171,7 +171,7 @@ class Repairer:
             found = Report()
             async for page in _compare(self._comparing, name):
                 found.add(page)
-                if page != [STALE] and await self._repair_page(name, page):
+                if page != [STALE_SERIES] and await self._repair_page(name, page):
                     repaired.add(page)
             if not found.count:
                 break
@@ -211,7 +211,7 @@ async def _compare(connection: Connection, name: str) -> AsyncIterator[list[Diff
     if name == "series":
         (series,) = await connection.fetch(_SeriesSettings, "check_charts.select_settings")
         if series.stale:
-            yield [STALE]
+            yield [STALE_SERIES]
             return
         parameters["active_window"] = series.active_window
         secret = secrets.randbits(63)

@@ -20,7 +20,15 @@ from shm.core.json_types import Timestamp
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-SHARES = {"p10": "0.1", "p25": "0.25", "p50": "0.5", "p75": "0.75", "p90": "0.9", "p95": "0.95", "p99": "0.99"}
+PERCENTILE_FRACTIONS = {
+    "p10": "0.1",
+    "p25": "0.25",
+    "p50": "0.5",
+    "p75": "0.75",
+    "p90": "0.9",
+    "p95": "0.95",
+    "p99": "0.99",
+}
 
 
 class Percentiles(msgspec.Struct):
@@ -113,10 +121,12 @@ async def read_histogram(
     is_unknown = description.hidden or await applications.select_unknown_keys(database, slug, [metric])
 
     async def read(reader: Reader) -> _Data | None:
-        summary = await reader.fetch_one(_Summary, "histogram.summarize", shares=[*SHARES.values()], **parameters)
+        summary = await reader.fetch_one(
+            _Summary, "histogram.summarize", shares=[*PERCENTILE_FRACTIONS.values()], **parameters
+        )
         if summary is None:
             return None
-        p50 = summary.percentiles[[*SHARES].index("p50")]
+        p50 = summary.percentiles[[*PERCENTILE_FRACTIONS].index("p50")]
         scale, bounds = bucket_bounds(
             ValueRange(summary.min, p50, summary.max, summary.min_positive, summary.are_integers)
         )
@@ -150,7 +160,9 @@ async def read_histogram(
         instances=0 if summary is None else summary.instances,
         min=None if summary is None else summary.min,
         max=None if summary is None else summary.max,
-        percentiles=None if summary is None else Percentiles(**dict(zip(SHARES, summary.percentiles, strict=True))),
+        percentiles=None
+        if summary is None
+        else Percentiles(**dict(zip(PERCENTILE_FRACTIONS, summary.percentiles, strict=True))),
         scale="linear" if data is None else data.scale,
         buckets=[] if data is None else data.buckets,
         unknown_keys=[metric] if is_unknown else [],

@@ -83,7 +83,7 @@ async def read_lifecycle(database: Database, cache: SingleFlightCache, slug: str
 
     as_of, (events, rows) = await cache.get(("lifecycle", slug), lambda: database.read_consistently(compute))
     days = _days(events, as_of)
-    length = periods.LENGTHS.get(period, DAY * MAX_DAYS)
+    length = periods.PERIOD_LENGTHS.get(period, DAY * MAX_DAYS)
     return Lifecycle(
         app=slug,
         period=period,

@@ -10,8 +10,14 @@ Period = Literal["24h", "7d", "30d", "3m", "1y", "all"]
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
 MAX_POINTS = 400  # more than the columns of any terminal; at most a megabyte of JSON with all keys
 
-LENGTHS = {"24h": DAY, "7d": WEEK, "30d": timedelta(days=30), "3m": timedelta(days=90), "1y": timedelta(days=365)}
-STEPS = {"24h": HOUR, "7d": timedelta(hours=6), "30d": DAY, "3m": DAY, "1y": WEEK}
+PERIOD_LENGTHS = {
+    "24h": DAY,
+    "7d": WEEK,
+    "30d": timedelta(days=30),
+    "3m": timedelta(days=90),
+    "1y": timedelta(days=365),
+}
+BUCKET_WIDTHS = {"24h": HOUR, "7d": timedelta(hours=6), "30d": DAY, "3m": DAY, "1y": WEEK}
 
 MONDAY = datetime.fromisoformat("2024-01-01T00:00:00Z")  # the origin of all steps, so weeks end on Mondays
 
@@ -27,7 +33,7 @@ def parse_past(day: date | None, period: Period, now: datetime) -> datetime | No
     if day is None:
         return None
     at = past_midnight(day, now)
-    if STEPS.get(period, DAY) < DAY:
+    if BUCKET_WIDTHS.get(period, DAY) < DAY:
         raise BadRequest("bad_parameter", f"at needs a period with steps of a day or more; {period} has shorter ones.")
     return at
 
@@ -42,8 +48,8 @@ def past_midnight(day: date, now: datetime) -> datetime:
 
 def bucket_ends(period: Period, now: datetime, earliest: datetime) -> list[datetime]:
     """The ends of buckets within the period, ascending, all before `now`. The period `all` begins at `earliest`."""
-    length = now - earliest if period == "all" else LENGTHS[period]
-    step = STEPS.get(period) or _step_for(length)
+    length = now - earliest if period == "all" else PERIOD_LENGTHS[period]
+    step = BUCKET_WIDTHS.get(period) or _step_for(length)
     last = MONDAY + (now - MONDAY) // step * step
     last -= step if last == now else timedelta()
     count = min(max(1, -(-length // step)), MAX_POINTS - 1)

@@ -5,7 +5,7 @@ It may run while servers run. Standard output has a line for each difference. Th
 
 import argparse
 
-from shm.analytics.consistency import STALE, Report, find_differences, open_repairer
+from shm.analytics.consistency import STALE_SERIES, Report, find_differences, open_repairer
 from shm.cli import database_command
 from shm.cli.terminal import print_message, print_result, strip_control_characters
 from shm.core.errors import ConfigurationError
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 async def _check(database: Database, *, repair: bool) -> int:
     remaining = await _repair(database) if repair else await find_differences(database, _show_progress)
     _print_differences(remaining)
-    if STALE.table_name in remaining.counts:
+    if STALE_SERIES.table_name in remaining.counts:
         print_message(
             "The charts were computed with another SHM_ACTIVE_WINDOW. A running server computes them again; check "
             "again after that."

@@ -22,7 +22,7 @@ from shm.db.database import Database
 from shm.db.migrations import migrate
 from shm.db.partitions import create_missing
 from shm.ingest.full_import import FullImport
-from shm.ingest.history_import import MAX_AHEAD, MAX_BYTES_FACTOR, HistoryImporter, ImportResult
+from shm.ingest.history_import import MAX_BYTES_FACTOR, MAX_TIME_AHEAD, HistoryImporter, ImportResult
 
 HELP = "Import everything from a file of `shm export --all`, or from a database of the original server."
 
@@ -85,7 +85,7 @@ async def _import_original(importer: HistoryImporter, database: Database, settin
         async for instances in original_database.read_instances(connection, now):
             await importer.store_instances(instances)
             progress.advance(len(instances), "installs")
-        oldest, newest = now - settings.retention, now + MAX_AHEAD
+        oldest, newest = now - settings.retention, now + MAX_TIME_AHEAD
         max_bytes = MAX_BYTES_FACTOR * settings.max_body
         async for snapshots in original_database.read_snapshots(connection, oldest, newest, max_bytes):
             await importer.store_snapshots(snapshots)

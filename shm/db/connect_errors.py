@@ -112,7 +112,7 @@ REMEDIES = [
 
 EXAMPLE_URL = "postgresql://user:password@host/database"
 KEY_VALUE_FORM = "libpq's form host=db dbname=shm user=shm password='...', where \\' and \\\\ stand for ' and \\"
-PORTS = re.compile(r"[0-9]*(,[0-9]*)*")
+PORT_LIST = re.compile(r"[0-9]*(,[0-9]*)*")
 
 
 def describe_connect_error(error: Exception, source: str) -> str:
@@ -136,7 +136,7 @@ def check_dsn(dsn: str, source: str) -> None:
         parts = parse_dsn(dsn)
     except psycopg2.ProgrammingError:
         raise ConfigurationError(f"{source} is invalid: expected {EXAMPLE_URL}, {KEY_VALUE_FORM}.") from None
-    if _is_url_with_stray_characters(dsn) or not PORTS.fullmatch(str(parts.get("port", ""))):
+    if _is_url_with_stray_characters(dsn) or not PORT_LIST.fullmatch(str(parts.get("port", ""))):
         raise ConfigurationError(
             f"{source} is invalid: in a URL, characters such as @, /, ? and # in a user name or password have to be "
             f"percent-encoded (%40, %2F, %3F, %23). The value can also be written as {KEY_VALUE_FORM}."

@@ -9,8 +9,8 @@ from shm.db.connection import Connection
 
 PAGE_SIZE = 500  # rows
 MAX_TEXT = 1_024  # characters that are read of a text, more than any limit of one
-MAX_KEY = 65  # bytes that are read of a public key, which has 64
-OLDEST = datetime(2000, 1, 1, tzinfo=UTC)  # time of an application or instance; an older one becomes this
+MAX_KEY_BYTES = 65  # bytes that are read of a public key, which has 64
+MIN_TIME = datetime(2000, 1, 1, tzinfo=UTC)  # time of an application or instance; an older one becomes this
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ async def read_applications(connection: Connection, now: datetime) -> AsyncItera
         after_id=after_id,
         limit=PAGE_SIZE,
         max_text=MAX_TEXT,
-        oldest=OLDEST,
+        oldest=MIN_TIME,
         now=now,
     ):
         yield page
@@ -127,8 +127,8 @@ async def read_instances(connection: Connection, now: datetime) -> AsyncIterator
         after=after,
         limit=PAGE_SIZE,
         max_text=MAX_TEXT,
-        max_key=MAX_KEY,
-        oldest=OLDEST,
+        max_key=MAX_KEY_BYTES,
+        oldest=MIN_TIME,
         now=now,
     ):
         yield page

@@ -13,7 +13,7 @@ from shm.db.original_database import is_original
 
 HISTORY_TABLE = "schema_migrations"
 HISTORY_COLUMNS = {"version", "checksum", "applied_at"}
-CREATED_NAME = re.compile(r"^CREATE (?:OR REPLACE )?(?:UNIQUE )?(?:TABLE|INDEX|VIEW|FUNCTION) (\w+)", re.MULTILINE)
+CREATE_STATEMENT = re.compile(r"^CREATE (?:OR REPLACE )?(?:UNIQUE )?(?:TABLE|INDEX|VIEW|FUNCTION) (\w+)", re.MULTILINE)
 MIN_VERSION = 15
 
 READ_STATE = """
@@ -193,4 +193,4 @@ def check_no_conflicts(state: DatabaseState, applied: Iterable[str], missing: It
 
 
 def _created_names(migrations: Iterable[str]) -> set[str]:
-    return {name for sql in migrations for name in CREATED_NAME.findall(sql)}
+    return {name for sql in migrations for name in CREATE_STATEMENT.findall(sql)}

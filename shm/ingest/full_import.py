@@ -29,14 +29,16 @@ from shm.ingest.export_records import (
     decode_record,
 )
 from shm.ingest.flattening import flatten
-from shm.ingest.history_import import MAX_AHEAD, HistoryImporter
+from shm.ingest.history_import import MAX_TIME_AHEAD, HistoryImporter
 from shm.ingest.imported_rows import ImportedApplication, ImportedInstance, SkippedRow, parse_text, parse_url
 from shm.ingest.metric_hints import parse_hints
 from shm.ingest.payloads import Snapshot
 from shm.ingest.signatures import parse_public_key
 
 PAGE_SIZE = 500  # records of a statement; the export has as many instances before their snapshots
-OLDEST = datetime(2000, 1, 1, tzinfo=UTC)  # of all times that are stored: PostgreSQL's and Python's first years differ
+MIN_TIME = datetime(
+    2000, 1, 1, tzinfo=UTC
+)  # of all times that are stored: PostgreSQL's and Python's first years differ
 
 
 class FullImport:
@@ -154,7 +156,7 @@ class FullImport:
         assert isinstance(record, DayRecord)  # noqa: S101  # of a page of them
         if self._history is None:
             raise SkippedRow("daily values without a history before them")
-        if not OLDEST <= record.at < self._history.frozen_until or record.at.astimezone(UTC).time() != time.min:
+        if not MIN_TIME <= record.at < self._history.frozen_until or record.at.astimezone(UTC).time() != time.min:
             raise SkippedRow("daily values that are of no midnight before the end of the history")
         return record
 
@@ -203,7 +205,7 @@ class FullImport:
         assert isinstance(record, SnapshotRecord)  # noqa: S101  # of a page of them
         if record.snapshot_at < self._now - self._settings.retention:
             raise SkippedRow("snapshots older than SHM_RETENTION")
-        if record.snapshot_at > self._now + MAX_AHEAD:
+        if record.snapshot_at > self._now + MAX_TIME_AHEAD:
             raise SkippedRow("snapshots of the future or of no time")
         key = self._importer.find_key(record.instance_id)
         if key is None:
@@ -230,7 +232,7 @@ class FullImport:
 
     def _clamp(self, value: datetime) -> datetime:
         """A time that can be stored, and that is not in the future."""
-        return max(OLDEST, min(value, self._now))
+        return max(MIN_TIME, min(value, self._now))
 
     def _clamp_or_none(self, value: datetime | None) -> datetime | None:
         return None if value is None else self._clamp(value)

@@ -22,9 +22,9 @@ from shm.ingest.key_limits import aggregation_limits
 from shm.ingest.original_rows import parse_application, parse_instance, parse_snapshot
 from shm.ingest.payloads import Snapshot
 
-MAX_AHEAD = timedelta(minutes=5)  # of a snapshot before the present; a later one would stay the newest for long
+MAX_TIME_AHEAD = timedelta(minutes=5)  # of a snapshot before the present; a later one would stay the newest for long
 MAX_BYTES_FACTOR = 2  # of SHM_MAX_BODY: PostgreSQL writes JSON with spaces
-OTHER_DAYS = "daily values of applications that already have a history here, or do not exist here"
+SKIPPED_DAYS = "daily values of applications that already have a history here, or do not exist here"
 
 Row = TypeVar("Row")
 Parsed = TypeVar("Parsed")
@@ -96,7 +96,7 @@ class HistoryImporter:
         )
         self.result.days += stored.stored
         if stored.refused:
-            self.result.skipped[OTHER_DAYS] += stored.refused
+            self.result.skipped[SKIPPED_DAYS] += stored.refused
 
     def find_key(self, instance_id: str) -> bytes | None:
         """The key of an instance whose snapshots are stored."""

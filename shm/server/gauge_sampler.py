@@ -27,7 +27,7 @@ from shm.server.request_memory import RequestMemory
 SAMPLE_INTERVAL_S = 0.25  # a loop blocked for longer shows as lag; a sample takes about ten microseconds
 MEASURE_INTERVAL_S = 5.0  # between two measurements of the database, which take about a millisecond
 
-WARNED_BEFORE = timedelta(days=14)  # time to order a disk
+WARNING_LEAD_TIME = timedelta(days=14)  # time to order a disk
 WARNING_INTERVAL_S = 86_400.0
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class GaugeSampler:
         full_in = forecast.full_in()
         if forecast.limit_bytes is not None:
             instruments.full_in.set(inf if full_in is None else full_in.total_seconds())
-        if full_in is not None and full_in < WARNED_BEFORE and time.monotonic() >= self._next_warning_at:
+        if full_in is not None and full_in < WARNING_LEAD_TIME and time.monotonic() >= self._next_warning_at:
             self._next_warning_at = time.monotonic() + WARNING_INTERVAL_S
             logger.warning(
                 "the database has %d of %d MiB and grows by %d MiB a day: it is full in %.1f days. Enlarge its disk or "

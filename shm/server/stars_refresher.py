@@ -19,7 +19,7 @@ rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 MAX_AGE = timedelta(hours=1)  # of the stars, as in the original
 INTERVAL_S = 60.0  # between two passes
-PASS_REPOSITORIES = 50  # in one pass: GitHub answers 60 requests an hour without a token
+MAX_REPOSITORIES_PER_ROUND = 50  # in one pass: GitHub answers 60 requests an hour without a token
 RETRY_S = 3_600.0  # after a repository whose stars GitHub has not returned
 
 
@@ -57,7 +57,7 @@ class StarsRefresher:
             "applications.select_stale_stars",
             age=MAX_AGE,
             excluded=list(self._retry_at),
-            limit=PASS_REPOSITORIES,
+            limit=MAX_REPOSITORIES_PER_ROUND,
         )
         for repository in repositories:
             try:

@@ -8,7 +8,7 @@ from shm.core.settings import Settings
 from shm.server.checks.finding import Finding, Level
 from shm.server.http.tls import ServerCertificate
 
-EXPIRES_SOON = timedelta(days=14)
+WARNING_LEAD_TIME = timedelta(days=14)
 SUBJECT = "tls"
 
 
@@ -35,6 +35,6 @@ def judge_validity(name: str, expires: datetime) -> Finding:
     remedy = "Renew it: installs and readers refuse an expired certificate."
     if left < timedelta():
         return Finding(Level.ERROR, SUBJECT, f"{name} expired on {expires:%Y-%m-%d}", remedy)
-    if left < EXPIRES_SOON:
+    if left < WARNING_LEAD_TIME:
         return Finding(Level.WARNING, SUBJECT, text, remedy)
     return Finding(Level.OK, SUBJECT, text)

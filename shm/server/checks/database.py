@@ -13,14 +13,14 @@ from shm.server.checks.finding import Finding, Level
 DATABASE = "database"  # the subject of the finding about the version
 CLOCK = "clock"
 
-SET_ON = (  # postgresql.conf does not suffice where ALTER SYSTEM or the command line set a parameter
+ENABLE_PARAMETERS = (  # postgresql.conf does not suffice where ALTER SYSTEM or the command line set a parameter
     "Run `ALTER SYSTEM SET {0} = on`, `ALTER SYSTEM SET {1} = on` and `SELECT pg_reload_conf()` as a superuser, and "
     "remove them from the command line of PostgreSQL if they are there."
 )
 OTHER_CONNECTIONS = 3  # of each process, besides SHM_DB_POOL: the writer, the feed, the background jobs
 LARGE_BYTES = 20 * 1024**3  # then a backup of the embedded PostgreSQL takes long, and a replica is worth its work
 STALE_ROUND = timedelta(minutes=15)
-FULL_SOON = timedelta(days=14)
+WARNING_LEAD_TIME = timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,14 @@ def _check_configuration(server: _Server) -> Iterator[Finding]:
             Level.ERROR,
             "durability",
             "fsync or full_page_writes of PostgreSQL is off: a power failure loses acknowledged snapshots",
-            SET_ON.format("fsync", "full_page_writes"),
+            ENABLE_PARAMETERS.format("fsync", "full_page_writes"),
         )
     if not server.has_autovacuum:
         yield Finding(
             Level.WARNING,
             "autovacuum",
             "autovacuum of PostgreSQL is off: tables grow, and statements get slower",
-            SET_ON.format("autovacuum", "track_counts"),
+            ENABLE_PARAMETERS.format("autovacuum", "track_counts"),
         )
     if server.is_collation_changed:
         yield Finding(
@@ -122,7 +122,7 @@ def _check_background(server: _Server) -> Finding:
 def _check_size(forecast: DiskForecast) -> Finding:
     text = f"the database has {forecast.database_bytes / 1024**2:.0f} MiB"
     full_in = forecast.full_in()
-    if full_in is None or full_in >= FULL_SOON:
+    if full_in is None or full_in >= WARNING_LEAD_TIME:
         return Finding(Level.OK, "size", text)
     return Finding(
         Level.WARNING,

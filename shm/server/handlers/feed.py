@@ -24,7 +24,7 @@ GOING_AWAY = 1001
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
-VERSIONS = ("7", "8", "13")  # of the websocket protocol that Tornado supports
+WEBSOCKET_VERSIONS = ("7", "8", "13")  # of the websocket protocol that Tornado supports
 
 RETRY_WHEN_FULL_S = 10  # the Retry-After of a refusal for too many subscribers
 TOKEN_CHECK_INTERVAL_S = 5.0  # between two checks of the tokens of all open feeds, by one short statement
@@ -68,8 +68,8 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         headers = self.request.headers
         if headers.get("Upgrade", "").lower() != "websocket" or "Sec-WebSocket-Key" not in headers:
             raise BadRequest("upgrade_wanted", "This path is a websocket and requires an upgrade.")
-        if headers.get("Sec-WebSocket-Version") not in VERSIONS:
-            raise BadRequest("websocket_version", f"Supported websocket versions: {', '.join(VERSIONS)}.")
+        if headers.get("Sec-WebSocket-Version") not in WEBSOCKET_VERSIONS:
+            raise BadRequest("websocket_version", f"Supported websocket versions: {', '.join(WEBSOCKET_VERSIONS)}.")
         origin = headers.get("Origin")
         if origin is not None and not self.check_origin(origin):
             raise Forbidden("foreign_origin", "The Origin header names another site than this server.")
