@@ -34,8 +34,12 @@ def parse_bearer_token(value: str) -> str:
     return value
 
 
+ALL_ADDRESSES = {"*": "::", "0": "0.0.0.0"}  # noqa: S104 - other spellings, which no client can connect to
+
+
 def parse_host(value: str) -> str:
-    """A host name or an address; that of IPv6 also in brackets, as in a URL."""
+    """A host name or an address; that of IPv6 also in brackets, as in a URL. `*` is `::`."""
+    value = ALL_ADDRESSES.get(value, value)
     is_bracketed = value.startswith("[") and value.endswith("]")
     address = value[1:-1] if is_bracketed else value
     try:

@@ -51,7 +51,7 @@ class Settings:
         parse_host,
         "127.0.0.1",
         "Address to listen on. The default is reachable from this machine only, so that nothing is public by accident. "
-        "`0.0.0.0` is all addresses of IPv4, `::` all of IPv6 and IPv4.",
+        "`0.0.0.0` is all addresses of IPv4, `::` or `*` all of IPv6 and IPv4.",
     )
     port: int = setting("PORT", parse_port, "8080", "Port to listen on. The original server's default.")
     dsn: str | None = setting(

@@ -160,7 +160,7 @@ def test_a_value_that_is_no_text_is_refused(name: str) -> None:
     ("value", "host"),
     [
         *(("[::]", "::"), ("::0", "::"), ("[::1]", "::1"), ("[0:0::1]", "::1"), ("10.0.0.1", "10.0.0.1")),
-        *(("localhost", "localhost"), ("fe80::1%eth0", "fe80::1%eth0")),
+        *(("localhost", "localhost"), ("fe80::1%eth0", "fe80::1%eth0"), ("*", "::"), ("0", "0.0.0.0")),  # noqa: S104
     ],
 )
 def test_an_address_may_be_in_brackets(value: str, host: str) -> None:
