@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from shm_sdk import forking
+
 MEBIBYTE = 1024 * 1024
 SECONDS_PER_HOUR = 3600
 
@@ -100,7 +102,8 @@ def _resident_memory_mb() -> float | None:
 def _psutil_metrics() -> dict[str, object]:
     """CPU and threads of the process and the machine's memory, if psutil is installed."""
     try:
-        import psutil
+        with forking.import_lock:  # where it is missing, each report looks for it
+            import psutil
 
         process = psutil.Process()
         with process.oneshot():

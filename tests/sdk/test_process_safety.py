@@ -49,12 +49,17 @@ class Watch:
     def find_spec(cls, name, path=None, target=None):
         if shm_sdk.forking.import_lock._importer != threading.get_ident():
             cls.outside.append(name)
+        if name == sys.argv[3]:
+            raise ModuleNotFoundError(name)
 
+sys.modules.pop(sys.argv[3], None)
 telemetry = shm_sdk.Client(sys.argv[1], "Ledger", "1", data_dir=sys.argv[2], consent="opt-in")
+sys.meta_path.insert(0, Watch)  # is asked for each module that is not imported yet
 telemetry.provider(lambda: {"jobs": 1})
 telemetry.counter("exports").inc()
+telemetry.status()
 telemetry.turn_on()
-sys.meta_path.insert(0, Watch)  # is asked for each module that is not imported yet
+telemetry.preview()
 assert telemetry.report_now().sent
 telemetry.start(first_report_after=0)
 telemetry.stop(flush=True, timeout=30)
@@ -62,9 +67,10 @@ print(Watch.outside)
 """
 
 
+@pytest.mark.parametrize("missing", ["nothing", "psutil"])
 @pytest.mark.parametrize("scheme", ["http", "https", "https through a proxy"])
 def test_a_report_imports_nothing_outside_the_import_lock(
-    tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+    tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, missing: str
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", tls.authority)
     with running_peer(None if scheme == "http" else tls.context) as peer, running_peer() as proxy:
@@ -72,7 +78,7 @@ def test_a_report_imports_nothing_outside_the_import_lock(
             port = peer.listener.getsockname()[1]
             proxy.script(f"localhost:{port}", *[tunnel(port)] * 2)
             monkeypatch.setenv("https_proxy", proxy.url)
-        assert run_host(WATCHED_REPORT, peer.url, tmp_path) == "[]\n"
+        assert run_host(WATCHED_REPORT, peer.url, tmp_path, missing) == "[]\n"
 
 
 STOPPED_BY_SIGNALS = """
