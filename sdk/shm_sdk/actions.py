@@ -251,6 +251,6 @@ def _format(unix_time: float) -> str:
 
 def _parse(response: Response) -> object:
     try:
-        return json.loads(response.body)
+        return json.loads(response.body.decode())
     except (ValueError, RecursionError):
         return None

@@ -78,7 +78,8 @@ def open_shared_directory(configuration: Configuration) -> Path | None:
 
 def remove_shared_files(configuration: Configuration) -> None:
     """Removes the directory, after an erasure."""
-    import shutil
+    with forking.import_lock:
+        import shutil
 
     for path in _candidates(configuration):
         shutil.rmtree(path, ignore_errors=True)

@@ -70,7 +70,7 @@ class Response(NamedTuple):
 
     def _parse(self) -> dict[str, object] | None:
         try:
-            document = json.loads(self.body)
+            document = json.loads(self.body.decode())  # of bytes, it would import the codec that they look like
         except (ValueError, RecursionError):
             return None
         return document if isinstance(document, dict) else None

@@ -69,7 +69,17 @@ def test_a_server_that_closes_a_new_connection_fails_the_report(client: MakeClie
 
 @pytest.mark.parametrize("path", ["register", "activate", "snapshot"])
 @pytest.mark.parametrize(
-    "body", [b"<html>Please log in</html>", b"[" * 60_000, b'{"status":', b"\xff", b"9" * 9000, b"[]"]
+    "body",
+    [
+        b"<html>Please log in</html>",
+        b"[" * 60_000,
+        b'{"status":',
+        b"\xff",
+        b"9" * 9000,
+        b"[]",
+        '{"status":"active"}'.encode("utf-16"),
+    ],
+    ids=["HTML", "nested", "cut", "not UTF-8", "a number", "an array", "UTF-16"],
 )
 def test_an_answer_of_another_server_is_an_outage(client: MakeClient, peer: Peer, body: bytes, path: str) -> None:
     """The login page of a hotel says 200 or 202 to everything, and has stored nothing."""
