@@ -303,9 +303,10 @@ def test_an_invalid_filter_is_explained_in_a_sentence(text: str, message: str) -
 
 def test_an_unknown_metric_causes_one_warning_and_no_match() -> None:
     query = parse_filter("pizzas>10 sandwiches>5 invoices_sent>1", LEDGER.metrics)
-    assert query.warning == "no instance has sent “pizzas”"
+    assert query.warning(LEDGER.metrics) == "no instance has sent “pizzas”"
+    assert query.warning([*LEDGER.metrics, "Pizzas"]) == "no instance has sent “sandwiches”"
     assert not query.matches(LEDGER, CLOCK)
-    assert parse_filter("invoices_sent>1 env:prod", LEDGER.metrics).warning == ""
+    assert parse_filter("invoices_sent>1 env:prod", LEDGER.metrics).warning(LEDGER.metrics) == ""
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,19 @@ async def test_the_filter_of_the_top_line_is_that_of_the_rows(fleet: tuple[Serve
         await console.wait_for_text("No instance matches")
 
 
+async def test_an_empty_table_names_the_metric_that_is_unknown(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    """Also after the prompt has closed; and no metric that was unknown only until the rows arrived."""
+    warning = "no instance has sent “sent”"
+    async with open_console(fleet[0], place="kiosk/instances") as console:
+        await console.wait_for_text("● live", "PLAYS")
+        await console.pilot.press("slash", *"sent:1", "enter")
+        await console.wait_for_text("No instance matches", warning)
+    for app, is_known in (("kiosk", False), ("ledger", True)):
+        async with open_console(fleet[0], place=f"{app}/instances /sent>99999") as console:
+            await console.wait_for_text("No instance matches", "● live")
+            await console.wait_until(lambda: (warning in console.screen) != is_known)  # noqa: B023
+
+
 async def test_the_place_has_the_order_of_the_rows(fleet: tuple[ServerProcess, list[Install]]) -> None:
     for order, head in (("version", "VERSION↑"), ("seen", "SEEN↑")):
         async with open_console(fleet[0], place=f"ledger/instances sort={order}") as console:

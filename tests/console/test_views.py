@@ -133,8 +133,12 @@ async def test_tiles_follow_the_filter_and_the_past_is_marked(fleet: tuple[Serve
         await console.pilot.press("slash", *"version:1.4", "enter")
         await console.wait_for_text("tiles: of the 3 that match")
         assert [tile.value for tile in console.app.dashboard.query_one(Tiles).tiles if tile.key == "sent"] == ["60"]
-        await console.pilot.press("escape", "colon", *"at -1d", "enter")
-        await console.wait_for_text("AS OF 20", "ROWS OF NOW", "0 instances with a snapshot")
+        await console.pilot.press("colon", *"at -1d", "enter")
+        await console.wait_for_text("AS OF 20", "ROWS OF NOW", "0 instances with a snapshot", "tiles: of all", "3 of 4")
+        assert len(console.rows()) == 3
+        await console.pilot.press("escape")
+        await console.wait_until_gone("tiles: of all")
+        assert len(console.rows()) == 4
         await console.pilot.press("2")
         await console.wait_for_text("7d has no past")
         await console.pilot.press("colon", *"metric/db", "enter")

@@ -110,7 +110,7 @@ class FilterControl:
             # Not a coroutine yet: the next key may cancel the worker before it starts.
             request = partial(self._request_rank, error.version)
             self._prompt.run_worker(request, group="ranks", exclusive=True)  # type: ignore[arg-type] # mypy finds no overload
-        self._footer.show_message(str(error) if error else store.filter.warning)
+        self._footer.show_message(str(error) if error else store.filter.warning(store.key_counts))
         store.rebuild_order(session.clock())
         self._dashboard.table.update_order()
         self._dashboard.draw_panels(session, self._editor.text)

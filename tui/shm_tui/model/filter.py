@@ -82,17 +82,23 @@ class MissingRankError(FilterError):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A parsed filter. `warning` names a metric that no instance has sent."""
+    """A parsed filter. `unknown_names` are those of metrics that no row had when it was parsed."""
 
     text: str
     predicates: tuple[Predicate, ...] = ()
-    warning: str = ""
+    unknown_names: tuple[str, ...] = ()
     is_time_dependent: bool = False  # its result can change without a change of a row
     server_filter: ServerFilter = NO_SERVER_FILTER
 
     def matches(self, row: Row, clock: Clock) -> bool:
         """Whether a row matches every term."""
         return all(predicate(row, clock) for predicate in self.predicates)
+
+    def warning(self, keys: Iterable[str]) -> str:
+        """Names a metric that no instance has sent; "" if there is none. `keys` are those of the rows, as of now."""
+        known = {key.casefold() for key in keys} if self.unknown_names else set()
+        missing = [name for name in self.unknown_names if name.casefold() not in known]
+        return f"no instance has sent “{missing[0]}”" if missing else ""
 
     def __bool__(self) -> bool:
         return bool(self.predicates)
@@ -135,8 +141,7 @@ def parse_filter(
         is_time_dependent = is_time_dependent or _is_time_dependent(name, _unquote(value).casefold())
         conditions.append(condition and minus + condition)
         predicates.append(_negate(predicate) if minus else predicate)
-    warning = f"no instance has sent “{unknown_keys[0]}”" if unknown_keys else ""
-    return Filter(text.strip(), tuple(predicates), warning, is_time_dependent, combine(conditions))
+    return Filter(text.strip(), tuple(predicates), tuple(unknown_keys), is_time_dependent, combine(conditions))
 
 
 def _keys_by_name(keys: list[str], labels: Mapping[str, str]) -> dict[str, str]:

@@ -261,8 +261,10 @@ class Dashboard(Vertical):
     def _draw_messages(self, session: LiveSession, filter_text: str) -> None:
         message = empty_message(session, filter_text)
         self._show_message(message)
-        if not (message or self.prompt.is_open or self.place_prompt.is_open):  # a prompt shows why its text is invalid
-            self.footer.show_message(incomplete_message(session))
+        if not (self.prompt.is_open or self.place_prompt.is_open):  # a prompt shows why its text is invalid
+            store = session.store
+            warning = store.filter.warning(store.key_counts) if store.rows else ""  # else no key is known yet
+            self.footer.show_message(warning if message else incomplete_message(session))
 
     def _show_message(self, message: str) -> None:
         """Shows a message in place of rows; "" shows the rows."""
