@@ -14,7 +14,16 @@ PAGES = [
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INSTALL = re.compile(r"pip install ([^`#\"\n]+)")
-INSTALLABLE = {"requirements-server.lock", ".", "./sdk", "./sdk[system]", "websocket-client", "psutil", "pynacl"}
+INSTALLABLE = {
+    "requirements-server.lock",
+    ".",
+    ".[keyring]",
+    "./sdk",
+    "./sdk[system]",
+    "websocket-client",
+    "psutil",
+    "pynacl",
+}
 
 
 def anchors(page: Path) -> set[str]:
