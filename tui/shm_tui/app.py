@@ -25,6 +25,7 @@ from shm_tui.filter_control import FilterControl
 from shm_tui.hangup import end_without_terminal
 from shm_tui.help_screen import HelpScreen
 from shm_tui.instance_search import InstanceSearch
+from shm_tui.level_control import LevelControl
 from shm_tui.model.live_session import LiveSession, Overview
 from shm_tui.model.place import DEFAULT_APP, Place, ViewName
 from shm_tui.model.row_store import MAX_ROWS
@@ -48,7 +49,6 @@ AGE_INTERVAL_S = 1.0  # the smallest unit of an age
 # Handled before the next key is read: what follows belongs to the prompt, or to the palette.
 PRIORITY_ACTIONS = {"next_pane", "filter", "command", "command_palette"}
 HOST_ACTIONS = {"screenshot", "suspend_process"}  # Textual's own that write a file or stop the process
-QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
 
 
 class ConsoleApp(BufferedApp):
@@ -96,6 +96,7 @@ class ConsoleApp(BufferedApp):
             switch=self.settings.switch,
         )
         self.commands = PlaceControl(self, self.dashboard)
+        self.levels = LevelControl(self, self.dashboard, self.navigation, self.commands)
         self.outputs = OutputControl(self, self.dashboard, self.navigation, is_restricted=is_restricted)
         self.decisions = Decisions(client, self.dashboard.footer)
         self.rows = RowActions(self, self.dashboard, self.navigation, self.decisions)
@@ -104,7 +105,6 @@ class ConsoleApp(BufferedApp):
         self._has_changes = True  # since the last drawing; the next one is planned
         self._drawn_at = -DRAW_INTERVAL_S  # the monotonic time of the last drawing
         self._is_ready = False  # to draw: the widgets are mounted
-        self._interrupted_at = -QUIT_CONFIRMATION_S  # the monotonic time of the last Ctrl+C
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The colours of bands in themes that have none."""
@@ -186,7 +186,7 @@ class ConsoleApp(BufferedApp):
             self._plan_drawing()
             return
         self._has_changes = False
-        if not self._is_prompt_open:
+        if not self.levels.is_prompt_open:
             self.settings.ask_after_refusal(self.session.connection)
         self.navigation.choose_application()
         if self.navigation.awaits_application:
@@ -300,7 +300,7 @@ class ConsoleApp(BufferedApp):
         place = self.navigation.view.step(count, 0) if self.dashboard.view.has_focus else None
         if place is not None:
             self.navigation.go(place, is_step=False)
-        elif not self._is_prompt_open:
+        elif not self.levels.is_prompt_open:
             self.dashboard.focused_pane.scroll_columns(count)
 
     def action_application(self, offset: int) -> None:
@@ -415,66 +415,32 @@ class ConsoleApp(BufferedApp):
     # Actions: panes and screens.
 
     async def action_back(self) -> None:
-        """Goes up one level: closes the prompt, the view, or the details, else shows all rows, then all applications.
+        """Goes up one level."""
+        self.levels.back()
 
-        Nothing is lost: the history of the prompt has every filter that was in effect.
-        """
-        if self.filter.is_open:
-            self.filter.close()
-        elif self.commands.is_open:
-            self.commands.close()
-        elif self.dashboard.details.display:
-            self.dashboard.show_details(False)
-        elif self.place.view not in ("instances", "fleet"):
-            self.go(self.place.to_view("instances"))
-        elif self.filter.text:
-            self.filter.clear()
-        elif self.place.view == "instances":
-            self.go(self.place.to_view("fleet"))
-
-    async def action_close(self) -> None:
+    def action_close(self) -> None:
         """Closes what is on top: the details or the view, else the console."""
-        if self.dashboard.details.display or self.place.view not in ("instances", "fleet"):
-            await self.action_back()
-        else:
-            self.exit()
+        self.levels.close()
 
     def action_interrupt(self) -> None:
         """Cancels the input of the prompt. Elsewhere, a second Ctrl+C ends the console."""
-        if self.filter.is_open:
-            self.filter.cancel()
-        elif self.commands.is_open:
-            self.commands.close()
-        elif monotonic() - self._interrupted_at < QUIT_CONFIRMATION_S:
-            self.exit()
-        else:
-            self._interrupted_at = monotonic()
-            self.dashboard.footer.show_notice("Ctrl+C again ends the console", QUIT_CONFIRMATION_S)
+        self.levels.interrupt()
 
     def action_next_pane(self) -> None:
         """Moves the focus from the table to the details and the sidebar. Closes the filter, and completes a place."""
-        if self.filter.is_open:
-            self.filter.close()
-        elif self.commands.is_open:
-            self.commands.complete()
-        else:
-            self.dashboard.focus_next_pane()
+        self.levels.next_pane()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leaves Tab, `/` and `:` to the screens above the main one, and `/` and `:` to an open prompt."""
         if action == "decide":
             return self.is_admin
         if action in ("mark", "unmark"):
-            return self.is_admin and not self._is_prompt_open
+            return self.is_admin and not self.levels.is_prompt_open
         if action in HOST_ACTIONS:
             return not self.is_restricted
         if action in ("filter", "command", "copy_choice", "export", "json"):
-            return len(self.screen_stack) == 1 and not self._is_prompt_open
+            return len(self.screen_stack) == 1 and not self.levels.is_prompt_open
         return action != "next_pane" or len(self.screen_stack) == 1
-
-    @property
-    def _is_prompt_open(self) -> bool:
-        return self.filter.is_open or self.commands.is_open
 
     def action_command_palette(self) -> None:
         """Opens the list of all actions."""
