@@ -98,6 +98,8 @@ def run(client: Controls, command: str) -> int:
         sys.stdout.write(f"{json.dumps(result.document, indent=2, ensure_ascii=False)}\n")
     else:
         stream.write(f"{result.text}.\n")
+        if command in ("on", "off") and result.is_done:  # a host with another data directory does not read it
+            sys.stdout.write(f"The choice is in {client.status().choice_file}.\n")
         if command == "erase" and result.document is not None:
             sys.stdout.write(f"{json.dumps(result.document, indent=2, ensure_ascii=False)}\n")
     return 0 if result.is_done else 1

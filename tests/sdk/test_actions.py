@@ -269,7 +269,8 @@ def test_the_only_application_needs_no_name(peer: Peer, tmp_path: Path) -> None:
     checked = run_command(tmp_path, "check", "--client", "ledger:telemetry")
     assert (checked.returncode, checked.stdout) == (0, "sent, HTTP 202: stored.\n")
     assert peer.requests[-1].json["metrics"]["orders"] == 8  # type: ignore[index]
-    assert run_command(tmp_path, "off").stdout == "telemetry of Ledger is off.\n"
+    stored, choice = run_command(tmp_path, "off").stdout.splitlines()
+    assert (stored, choice.startswith(f"The choice is in {tmp_path}")) == ("telemetry of Ledger is off.", True)
     assert "telemetry: off, because the user has turned it off" in run_command(tmp_path, "status").stdout
     assert run_command(tmp_path, "check", "--client", "ledger").returncode == 1
     preview = run_command(tmp_path, "preview", "--client", "ledger")
@@ -311,7 +312,7 @@ def test_a_hosts_argparse_commands(
     assert [run(command) for command in ("off", "on", "check")] == [0, 0, 0]
     peer.script("/v1/disclose", reply(200, b'{"instance":{},"snapshots":[]}'))
     assert run("disclose") == 0
-    assert capsys.readouterr().out.splitlines()[:3] == [
+    assert capsys.readouterr().out.splitlines()[:5:2] == [
         "telemetry of Café Ledger is off.",
         "telemetry of Café Ledger is on.",
         "sent, HTTP 202: stored.",
