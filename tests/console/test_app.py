@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
+from textual.widgets import OptionList
 
 from shm_tui.model.empty_message import setup_lines
 from shm_tui.widgets.detail_panel import DetailPanel
@@ -228,6 +229,22 @@ async def test_rows_are_sorted_by_the_chosen_column_and_reversed(shared_app_serv
         await console.wait_until(lambda: order(console) == ids)
         await console.pilot.press("shift+left", "shift+left")
         await console.wait_until(lambda: order(console) == sorted(ids), "by instance")
+
+
+async def test_the_column_to_sort_by_is_chosen_by_its_name(shared_app_server: ServerProcess, app: str) -> None:
+    """Also one beside the screen, and the same one again reverses the order."""
+    installs = report_fleet(shared_app_server, 3, app, **{f"a{number}": 1 for number in range(20)}, revenue=1)
+    ids = [install.instance_id[:8] for install in installs]
+    async with open_console(shared_app_server, app, (80, 24)) as console:
+        await console.wait_until(lambda: len(console.rows()) == 3 and console.app.data_shown.is_set())
+        for order, sort in ((ids[::-1], "-sent"), (ids, "sent")):
+            await console.pilot.press("o", *"sent")
+            await console.wait_for_text("Sort by", "Sent\n") if sort == "x" else await console.wait_until(
+                lambda: console.app.screen.query_one(OptionList).option_count == 1
+            )
+            await console.pilot.press("enter")
+            await console.wait_until(lambda: console.app.place.sort == sort, sort)  # noqa: B023
+            await console.wait_until(lambda: [row.split()[1] for row in console.rows()] == order, "the order")  # noqa: B023
 
 
 async def test_enter_opens_the_details_and_escape_closes_them(shared_app_server: ServerProcess, app: str) -> None:

@@ -41,7 +41,9 @@ class Terminal:
     @property
     def screen(self) -> str:
         """The text on the screen."""
-        return "\n".join(line.rstrip() for line in self._screen.display)
+        # pyte's `display` fails while a wide character is half overwritten. The second cell of such a one is empty.
+        lines, columns = range(self._screen.lines), range(self._screen.columns)
+        return "\n".join("".join(self._screen.buffer[y][x].data for x in columns).rstrip() for y in lines)
 
     def type_keys(self, keys: str) -> None:
         """Types these characters."""

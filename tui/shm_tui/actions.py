@@ -77,6 +77,7 @@ ACTIONS = (
     Action("sort(-1)", "shift+left", "⇧←", "sort by the column left of it; in a view, previous metric", SORTING),
     Action("sort(1)", "shift+right", "⇧→", "sort by the column right of it; in a view, next metric", SORTING, "sort"),
     Action("reverse", "s", "s", "reverse the sort order", SORTING),
+    Action("sort_choice", "o", "o", "choose the column to sort by, by its name", SORTING),
     Action("mark", "space", "Space", "mark the instance, or remove its mark", DECIDING, for_admins=True),
     Action("unmark", "u", "u", "remove all marks", DECIDING, for_admins=True),
     Action("decide('approve')", "a", "a", "approve the instance, or the marked ones", DECIDING, for_admins=True),

@@ -368,6 +368,13 @@ class ConsoleApp(BufferedApp):
         elif (place := self.navigation.view.step(0, offset)) is not None:
             self.navigation.go(place, is_step=False)
 
+    def action_sort_choice(self) -> None:
+        """Opens the list of the columns, to sort by one."""
+        from shm_tui.sort_palette import SortPalette
+
+        if self.place.view == "instances":
+            self.push_screen(SortPalette())
+
     def action_dimension(self) -> None:
         """In the view of a metric, shows its values by another dimension."""
         if (place := self.navigation.view.next_dimension()) is not None:
@@ -438,7 +445,7 @@ class ConsoleApp(BufferedApp):
             return self.is_admin and not self.levels.is_prompt_open
         if action in HOST_ACTIONS:
             return not self.is_restricted
-        if action in ("filter", "command", "copy_choice", "export", "json"):
+        if action in ("filter", "command", "copy_choice", "export", "json", "sort_choice"):
             return len(self.screen_stack) == 1 and not self.levels.is_prompt_open
         return action != "next_pane" or len(self.screen_stack) == 1
 
