@@ -46,6 +46,7 @@ from shm.core.ssh_settings import SshSettings
 class Settings:
     """All settings, parsed and validated. Durations are timedeltas, sizes are bytes."""
 
+    # Network.
     host: str = setting(
         "SHM_HOST",
         parse_host,
@@ -54,6 +55,36 @@ class Settings:
         "`0.0.0.0` is all addresses of IPv4, `::` or `*` all of IPv6 and IPv4.",
     )
     port: int = setting("PORT", parse_port, "8080", "Port to listen on. The original server's default.")
+    workers: int = setting(
+        "SHM_WORKERS",
+        parse_positive_int,
+        "1",
+        "Server processes behind one port. A process uses one core, so more cores take in more snapshots "
+        "with more processes.",
+    )
+    tls_cert: Path | None = setting(
+        "SHM_TLS_CERT",
+        parse_path,
+        None,
+        "Certificate with its chain, in PEM, for TLS without a proxy. A renewed file is used within seconds, without a "
+        "restart. With a proxy, which ends TLS itself, leave it empty.",
+    )
+    tls_key: Path | None = setting(
+        "SHM_TLS_KEY",
+        parse_path,
+        None,
+        "Key of the certificate, in PEM, without a passphrase. Only the user that runs the server should be able to "
+        "read it.",
+    )
+    trusted_proxies: tuple[Network, ...] = setting(
+        "SHM_TRUSTED_PROXIES",
+        parse_networks,
+        "",
+        "Addresses or networks whose X-Forwarded-For is used, separated by commas. From any other sender "
+        "the header would let one flood appear as many addresses.",
+    )
+
+    # Database.
     dsn: str | None = setting(
         "SHM_DB_DSN DATABASE_URL",
         parse_text,
@@ -65,13 +96,6 @@ class Settings:
     )
     dsn_source: str = "SHM_DB_DSN"
     """The variable or flag that `dsn` comes from, for messages. Not a setting."""
-    workers: int = setting(
-        "SHM_WORKERS",
-        parse_positive_int,
-        "1",
-        "Server processes behind one port. A process uses one core, so more cores take in more snapshots "
-        "with more processes.",
-    )
     data_dir: Path = setting(
         "SHM_DATA_DIR",
         parse_path,
@@ -79,6 +103,47 @@ class Settings:
         "Directory of the embedded PostgreSQL and of admin.token. (The SDK reads the same variable for "
         "the directory of its identity: set it for each of them separately.)",
     )
+    batch: int = setting(
+        "SHM_BATCH",
+        parse_positive_int,
+        "1000",
+        "Snapshots in one transaction. Beyond a thousand a batch gains no speed and delays its first snapshot.",
+    )
+    queue: int = setting(
+        "SHM_QUEUE",
+        parse_positive_int,
+        "10000",
+        "Snapshots that wait for a batch, as many registrations and activations, and statements and keys that wait for "
+        "a connection. They are some seconds of intake; beyond them a 503 is better than a longer wait.",
+    )
+    pool: int = setting(
+        "SHM_DB_POOL",
+        parse_pool_size,
+        "6",
+        "Connections to PostgreSQL, in each process, for all but registrations, activations and snapshots, which have "
+        "one. PostgreSQL starts a process for each connection.",
+    )
+    statement_timeout: timedelta = setting(
+        "SHM_STATEMENT_TIMEOUT",
+        parse_duration_up_to_a_day,
+        "30s",
+        "Time limit of a statement. Clients have given up by then.",
+    )
+    database_patience: timedelta = setting(
+        "SHM_DB_PATIENCE",
+        parse_duration,
+        "5s",
+        "How long a request waits for an unavailable database before it is answered 503. It covers a "
+        "restart of PostgreSQL.",
+    )
+    start_patience: timedelta = setting(
+        "SHM_START_PATIENCE",
+        parse_duration,
+        "60s",
+        "How long the start waits for the database, which may be starting too.",
+    )
+
+    # Access.
     admin_token: str | None = setting(
         "SHM_ADMIN_TOKEN",
         parse_text,
@@ -130,6 +195,14 @@ class Settings:
         "Who may report. tofu: the first key seen for an ID owns that ID and is accepted at once. manual: "
         "an admin approves each install, and its snapshots are refused until then.",
     )
+    metrics_public: bool = setting(
+        "SHM_METRICS_PUBLIC",
+        parse_bool,
+        "false",
+        "Whether GET /metrics is served without a token. Set it to true where only your monitoring reaches the server.",
+    )
+
+    # Definitions and retention.
     active_window: timedelta = setting(
         "SHM_ACTIVE_WINDOW",
         parse_duration,
@@ -173,6 +246,53 @@ class Settings:
         "warns two weeks before. Without it, the prediction is for the disk of an embedded PostgreSQL; the disk of "
         "another PostgreSQL is unknown.",
     )
+    max_keys: int = setting(
+        "SHM_MAX_KEYS",
+        parse_positive_int,
+        "1000",
+        "Keys of an application that are aggregated. Further keys are stored with their snapshots and are in no "
+        "figure, so that invented keys cannot fill the database. Keys for which you made a setting are always "
+        "aggregated.",
+    )
+    max_values: int = setting(
+        "SHM_MAX_VALUES",
+        parse_positive_int,
+        "500",
+        "Values of a string that are aggregated, for each key of an application. The API shows the 20 most frequent; "
+        "a string that differs in each install is no category.",
+    )
+    max_all_values: int = setting(
+        "SHM_MAX_ALL_VALUES",
+        parse_positive_int,
+        "10000",
+        "Values of strings that are aggregated, over all keys of an application. A hundred categories of a hundred "
+        "values each stay below it; SHM_MAX_VALUES alone would allow half a million of them.",
+    )
+    max_versions: int = setting(
+        "SHM_MAX_VERSIONS",
+        parse_positive_int,
+        "500",
+        "Versions of an application that are counted one by one. Installs of further versions are counted together, as "
+        "`other`, so that invented versions cannot fill the database. A version that nobody uses gives its place to a "
+        "new one.",
+    )
+    metric_words: MetricWords | None = setting(
+        "SHM_METRIC_WORDS",
+        read_metric_words,
+        None,
+        "File with the words of keys that decide a metric's kind, aggregate and unit, in the form of "
+        "shm/core/metric_words.toml, whose members it replaces. Without it, the built-in words apply. For a vendor "
+        "whose keys use other words than English ones in all applications.",
+    )
+    pending_age: timedelta = setting(
+        "SHM_PENDING_AGE",
+        parse_duration,
+        "1d",
+        "An instance that has not proved its key is removed after this time. A client that works proves "
+        "it within seconds.",
+    )
+
+    # Sizes and times of requests.
     max_new_installs: int = setting(
         "SHM_MAX_NEW_INSTALLS",
         parse_positive_int,
@@ -265,51 +385,45 @@ class Settings:
         "1024",
         "Characters in a string of a snapshot. Enough for a label or a version, and not for a document.",
     )
-    max_keys: int = setting(
-        "SHM_MAX_KEYS",
-        parse_positive_int,
-        "1000",
-        "Keys of an application that are aggregated. Further keys are stored with their snapshots and are in no "
-        "figure, so that invented keys cannot fill the database. Keys for which you made a setting are always "
-        "aggregated.",
+    header_timeout: timedelta = setting(
+        "SHM_HEADER_TIMEOUT",
+        parse_duration,
+        "10s",
+        "Time for a request's headers to arrive, and for a new connection to send its first request. Clients send "
+        "them at once; a slower sender only occupies a connection.",
     )
-    max_values: int = setting(
-        "SHM_MAX_VALUES",
-        parse_positive_int,
-        "500",
-        "Values of a string that are aggregated, for each key of an application. The API shows the 20 most frequent; "
-        "a string that differs in each install is no category.",
+    body_timeout: timedelta = setting(
+        "SHM_BODY_TIMEOUT",
+        parse_duration,
+        "15s",
+        "Time for a request's body to arrive. A slow line sends 64 KiB in that time; a slower sender "
+        "occupies a connection.",
     )
-    max_all_values: int = setting(
-        "SHM_MAX_ALL_VALUES",
+    idle_timeout: timedelta = setting(
+        "SHM_IDLE_TIMEOUT",
+        parse_duration,
+        "75s",
+        "How long an idle connection stays open. Longer than the usual 60 s of a proxy, so that the proxy "
+        "closes it first.",
+    )
+    max_connections: int = setting(
+        "SHM_MAX_CONNECTIONS",
         parse_positive_int,
         "10000",
-        "Values of strings that are aggregated, over all keys of an application. A hundred categories of a hundred "
-        "values each stay below it; SHM_MAX_VALUES alone would allow half a million of them.",
+        "Open connections of one server process, or fewer where its limit of open files is lower. An idle one costs "
+        "some 9 KiB of memory. At the limit a new connection replaces the one that has waited the longest for its "
+        "client.",
     )
-    max_versions: int = setting(
-        "SHM_MAX_VERSIONS",
+    max_connections_per_address: int = setting(
+        "SHM_MAX_CONNECTIONS_PER_ADDRESS",
         parse_positive_int,
-        "500",
-        "Versions of an application that are counted one by one. Installs of further versions are counted together, as "
-        "`other`, so that invented versions cannot fill the database. A version that nobody uses gives its place to a "
-        "new one.",
+        "512",
+        "The same for one address, at most half of all, so that no single sender uses up all connections. A large "
+        "office behind one address stays below it. SHM_TRUSTED_PROXIES are exempt; all clients behind another proxy "
+        "share it.",
     )
-    metric_words: MetricWords | None = setting(
-        "SHM_METRIC_WORDS",
-        read_metric_words,
-        None,
-        "File with the words of keys that decide a metric's kind, aggregate and unit, in the form of "
-        "shm/core/metric_words.toml, whose members it replaces. Without it, the built-in words apply. For a vendor "
-        "whose keys use other words than English ones in all applications.",
-    )
-    pending_age: timedelta = setting(
-        "SHM_PENDING_AGE",
-        parse_duration,
-        "1d",
-        "An instance that has not proved its key is removed after this time. A client that works proves "
-        "it within seconds.",
-    )
+
+    # Rate limits.
     ratelimit_enabled: bool = setting(
         "SHM_RATELIMIT_ENABLED",
         parse_bool,
@@ -430,109 +544,8 @@ class Settings:
         "10m",
         "How often full budgets and ended bans are removed from memory.",
     )
-    tls_cert: Path | None = setting(
-        "SHM_TLS_CERT",
-        parse_path,
-        None,
-        "Certificate with its chain, in PEM, for TLS without a proxy. A renewed file is used within seconds, without a "
-        "restart. With a proxy, which ends TLS itself, leave it empty.",
-    )
-    tls_key: Path | None = setting(
-        "SHM_TLS_KEY",
-        parse_path,
-        None,
-        "Key of the certificate, in PEM, without a passphrase. Only the user that runs the server should be able to "
-        "read it.",
-    )
-    trusted_proxies: tuple[Network, ...] = setting(
-        "SHM_TRUSTED_PROXIES",
-        parse_networks,
-        "",
-        "Addresses or networks whose X-Forwarded-For is used, separated by commas. From any other sender "
-        "the header would let one flood appear as many addresses.",
-    )
-    batch: int = setting(
-        "SHM_BATCH",
-        parse_positive_int,
-        "1000",
-        "Snapshots in one transaction. Beyond a thousand a batch gains no speed and delays its first snapshot.",
-    )
-    queue: int = setting(
-        "SHM_QUEUE",
-        parse_positive_int,
-        "10000",
-        "Snapshots that wait for a batch, as many registrations and activations, and statements and keys that wait for "
-        "a connection. They are some seconds of intake; beyond them a 503 is better than a longer wait.",
-    )
-    pool: int = setting(
-        "SHM_DB_POOL",
-        parse_pool_size,
-        "6",
-        "Connections to PostgreSQL, in each process, for all but registrations, activations and snapshots, which have "
-        "one. PostgreSQL starts a process for each connection.",
-    )
-    statement_timeout: timedelta = setting(
-        "SHM_STATEMENT_TIMEOUT",
-        parse_duration_up_to_a_day,
-        "30s",
-        "Time limit of a statement. Clients have given up by then.",
-    )
-    database_patience: timedelta = setting(
-        "SHM_DB_PATIENCE",
-        parse_duration,
-        "5s",
-        "How long a request waits for an unavailable database before it is answered 503. It covers a "
-        "restart of PostgreSQL.",
-    )
-    start_patience: timedelta = setting(
-        "SHM_START_PATIENCE",
-        parse_duration,
-        "60s",
-        "How long the start waits for the database, which may be starting too.",
-    )
-    header_timeout: timedelta = setting(
-        "SHM_HEADER_TIMEOUT",
-        parse_duration,
-        "10s",
-        "Time for a request's headers to arrive, and for a new connection to send its first request. Clients send "
-        "them at once; a slower sender only occupies a connection.",
-    )
-    body_timeout: timedelta = setting(
-        "SHM_BODY_TIMEOUT",
-        parse_duration,
-        "15s",
-        "Time for a request's body to arrive. A slow line sends 64 KiB in that time; a slower sender "
-        "occupies a connection.",
-    )
-    idle_timeout: timedelta = setting(
-        "SHM_IDLE_TIMEOUT",
-        parse_duration,
-        "75s",
-        "How long an idle connection stays open. Longer than the usual 60 s of a proxy, so that the proxy "
-        "closes it first.",
-    )
-    max_connections: int = setting(
-        "SHM_MAX_CONNECTIONS",
-        parse_positive_int,
-        "10000",
-        "Open connections of one server process, or fewer where its limit of open files is lower. An idle one costs "
-        "some 9 KiB of memory. At the limit a new connection replaces the one that has waited the longest for its "
-        "client.",
-    )
-    max_connections_per_address: int = setting(
-        "SHM_MAX_CONNECTIONS_PER_ADDRESS",
-        parse_positive_int,
-        "512",
-        "The same for one address, at most half of all, so that no single sender uses up all connections. A large "
-        "office behind one address stays below it. SHM_TRUSTED_PROXIES are exempt; all clients behind another proxy "
-        "share it.",
-    )
-    drain_timeout: timedelta = setting(
-        "SHM_DRAIN_TIMEOUT",
-        parse_duration,
-        "20s",
-        "Time for requests in flight after SIGTERM. Docker and systemd kill a process that takes much longer.",
-    )
+
+    # Change feed.
     feed_memory: timedelta = setting(
         "SHM_FEED_MEMORY",
         parse_duration,
@@ -552,17 +565,19 @@ class Settings:
         "500",
         "Open feeds of one token in one server process. A script that opens feeds in a loop cannot use up all of them.",
     )
-    metrics_public: bool = setting(
-        "SHM_METRICS_PUBLIC",
-        parse_bool,
-        "false",
-        "Whether GET /metrics is served without a token. Set it to true where only your monitoring reaches the server.",
-    )
     heartbeat: timedelta = setting(
         "SHM_FEED_HEARTBEAT",
         parse_duration,
         "15s",
         "Interval of the feed's pings. A dead connection is detected within two of them.",
+    )
+
+    # Stop and log.
+    drain_timeout: timedelta = setting(
+        "SHM_DRAIN_TIMEOUT",
+        parse_duration,
+        "20s",
+        "Time for requests in flight after SIGTERM. Docker and systemd kill a process that takes much longer.",
     )
     log_level: str = setting(
         "SHM_LOG_LEVEL",

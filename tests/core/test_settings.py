@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 from datetime import timedelta
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
+from shm.core import settings
 from shm.core.errors import ConfigurationError
 from shm.core.setting_fields import setting_specs
 from shm.core.setting_flags import add_flags
@@ -215,3 +217,17 @@ def test_every_setting_has_a_row_with_its_flag_default_and_reason() -> None:
             default = "your data folder; `/var/lib/shm` for root"
         expected.append((", ".join(f"`{name}`" for name in spec.variables), flag, default, spec.reason))
     assert sorted(documented) == sorted(expected)
+
+
+def test_settings_are_grouped_as_in_the_guide() -> None:
+    sections = re.split(r"^### (.*)$", OPERATING_GUIDE.read_text(), flags=re.MULTILINE)
+    group_of = {
+        name: group
+        for group, text in zip(sections[1::2], sections[2::2], strict=True)
+        for name in re.findall(r"^\| `((?:SHM_|PORT|GITHUB_)\w*)", text, re.MULTILINE)
+    }
+    groups = [group_of[spec.variables[0]] for spec in setting_specs(Settings).values()]
+    assert len(list(groupby(groups))) == len(set(groups))
+    assert [f"    # {group}." for group, _ in groupby(groups)] == re.findall(
+        r"^    # .*", Path(settings.__file__).read_text(), re.MULTILINE
+    )
