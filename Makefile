@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-console bench-ssh bench-stall bench-sdk check format lock pictures recording screenshot dashboard image-test systemd-test clean
+.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-console bench-ssh bench-stall bench-check bench-sdk check format lock pictures recording screenshot dashboard image-test systemd-test clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -39,7 +39,7 @@ test: .venv/.ready  ## run all tests except the long ones, on real PostgreSQL an
 test-long: .venv/.ready  ## run the tests that take minutes: repeated kills, outages of realistic length
 	@$(BIN)/python -m pytest -m long --timeout 1800
 
-bench: bench-intake bench-read bench-feed bench-console bench-ssh bench-stall bench-sdk  ## run all benchmarks; each prints its results and a baseline of this machine
+bench: bench-intake bench-read bench-feed bench-console bench-ssh bench-stall bench-check bench-sdk  ## run all benchmarks; each prints its results and a baseline of this machine
 
 bench-intake: .venv/.ready  ## measure durable snapshots a second, in about five minutes; needs wrk
 	@$(BIN)/python -m bench.intake --dsn "$(DSN)"
@@ -58,6 +58,9 @@ bench-ssh: .venv/.ready  ## measure what ten consoles over SSH cost, in about th
 
 bench-stall: .venv/.ready  ## measure the longest wait of an honest install during attacks, in about twenty minutes; needs wrk
 	@$(BIN)/python -m bench.stall
+
+bench-check: .venv/.ready  ## measure `shm check` of a million snapshots beside a server, in about four minutes
+	@$(BIN)/python -m bench.check
 
 # The SDK's host and the SDKs beside it have an environment of their own: they are dependencies of this bench only.
 .bench-sdk/.ready: requirements-bench-sdk.lock

@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.intake import coordinator_run, wrk
 from bench.intake.disk import CHANGING_METRICS, SnapshotDisk, measure_disk
 from bench.intake.enrolments import measure_burst, measure_enrolments
-from bench.intake.noop_processes import run_noop_server
+from bench.intake.noop_processes import NoopServer, run_noop_server
 from bench.intake.runs import PairRunner, RunPair, Totals
 from bench.support import machine
 from bench.support.command import parse_numbers, run_in_folder
@@ -87,7 +87,7 @@ def measure(plan: Plan, folder: Path) -> None:
                 _print_cold(runner.run_pair(new_fleet, TARGET_CONNECTIONS, expected_rate=_rate(full_load)))
                 _print_targets(full_load, half_load, baselines)
                 _measure_enrolments(plan, server, folder, _rate(full_load))
-                _print_disk(measure_disk(server, runner, TARGET_CONNECTIONS, 2 * _rate(full_load)))  # smaller bodies
+                _measure_disk(plan, folder, noop, totals, _rate(full_load))
     if plan.dsn:
         coordinator_run.compare(plan.dsn, folder, plan.connections, FLEET_SIZE, plan.seconds, plan.rounds, totals)
     _print_totals(totals)
@@ -205,6 +205,13 @@ def _measure_enrolments(plan: Plan, server: RunningServer, folder: Path, snapsho
         f"longest {max(waits):.2f} s",
         met=max(waits) < MAX_BURST_WAIT_S,
     )
+
+
+def _measure_disk(plan: Plan, folder: Path, noop: NoopServer, totals: Totals, snapshot_rate: float) -> None:
+    """On a database of its own: pages with larger rows have free space, which the smaller ones would fill."""
+    with run_server(folder / "disk", 1) as server:
+        runner = PairRunner(folder, server, noop, totals, plan.seconds)
+        _print_disk(measure_disk(server, runner, TARGET_CONNECTIONS, 2 * snapshot_rate))  # smaller bodies
 
 
 def _print_disk(disk: SnapshotDisk) -> None:

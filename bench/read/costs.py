@@ -66,8 +66,13 @@ def print_check(dsn: str, postmaster: int | None, fleet: SeededFleet) -> None:
         print_line(f"shm check: {NOT_AVAILABLE}")
         return
     started = time.monotonic()
-    _, peak = _run_tracked([sys.executable, "-m", "shm.cli", "check"], postmaster, {"SHM_DB_DSN": dsn})
+    peak = run_check(dsn, postmaster)
     print_line(f"{fleet.name}: shm check took {time.monotonic() - started:.1f} s, {peak.format()}")
+
+
+def run_check(dsn: str, postmaster: int | None) -> PeakMemory:
+    """`shm check`. Raises InvalidRun if it finds a difference."""
+    return _run_tracked([sys.executable, "-m", "shm.cli", "check"], postmaster, {"SHM_DB_DSN": dsn})[1]
 
 
 def print_export(server: RunningServer, client: TimedClient, fleet: SeededFleet) -> None:

@@ -37,6 +37,17 @@ def test_the_quick_intake_bench_stores_what_is_acknowledged(postgres_dir: Path) 
     assert list(postgres_dir.iterdir()) == []
 
 
+@pytest.mark.long
+def test_the_check_bench_measures_a_check_beside_a_server(postgres_dir: Path) -> None:
+    shape = ("--installs", "300", "--snapshots", "3", "--folder", str(postgres_dir))
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.check", *shape], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"shm check of [\d,]+ snapshots beside a server", done.stdout), done.stdout
+    assert list(postgres_dir.iterdir()) == []
+
+
 def test_installs_seeded_by_a_bench_are_counted(serve: Callable[..., ServerProcess], database: str) -> None:
     server = serve()  # a new one, whose cursors are those of the installs
     Fleet(3).seed(database)

@@ -1,0 +1,1 @@
+"""`shm check` of a large fleet beside a running server."""
