@@ -10,7 +10,7 @@ from bench.support.server import RunningServer
 
 CHANGING_METRICS = 12
 FLEET_SIZE = 2_000
-MIN_SNAPSHOTS = 20_000  # PostgreSQL extends its files ahead of the rows, by up to half a MiB
+MIN_SNAPSHOTS = 50_000  # PostgreSQL extends its files ahead of the rows, by up to half a MiB
 SIZES = {
     "row": "SELECT sum(pg_table_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'snapshots'::regclass",
     "indexes": "SELECT sum(pg_indexes_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'snapshots'::regclass",
