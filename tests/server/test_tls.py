@@ -1,5 +1,6 @@
 """TLS of the server itself: installs, readers and feeds over it, a renewal without a restart, and what it refuses."""
 
+import os
 import socket
 import ssl
 import subprocess
@@ -170,6 +171,10 @@ def test_unusable_files_are_said_in_a_sentence(tmp_path: Path) -> None:
         ServerCertificate(tmp_path / "none", key)
     with pytest.raises(ConfigurationError, match="cannot be used"):
         ServerCertificate(key, certificate)
+    os.mkfifo(tmp_path / "pipe")
+    for files in ((tmp_path / "pipe", key), (certificate, tmp_path / "pipe"), (tmp_path, key)):
+        with pytest.raises(ConfigurationError, match="is no regular file"):
+            ServerCertificate(*files)
     write_certificate(tmp_path, key_only=True)
     with pytest.raises(ConfigurationError, match="cannot be used"):
         ServerCertificate(certificate, key)
