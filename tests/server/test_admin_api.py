@@ -67,7 +67,7 @@ def test_each_filter_selects_the_matching_instances(server: ServerProcess) -> No
         "offset=100001",
         "offset=1&after=_c77af682-9aa4-412e-904a-c307d3a8a9c2",
         "page=2",
-        "app=a&app=b",
+        "version=a&version=b",
         "after=x",
         "after=_x",
         "after=2026_01",
