@@ -214,8 +214,8 @@ async def _compare(connection: Connection, name: str) -> AsyncIterator[list[Diff
             yield [STALE_SERIES]
             return
         parameters["active_window"] = series.active_window
-        secret = secrets.randbits(63)
-        if not await connection.fetch_value(int, "check_charts.count_suspects", secret=secret, **parameters):
+        seeds = {name: secrets.randbits(63) for name in ("hour_seed", "day_seed")}
+        if not await connection.fetch_value(int, "check_charts.count_suspects", **seeds, **parameters):
             return  # the comparison of each value would find nothing
     file = "check_charts" if name == "series" else "check"
     async for page in connection.fetch_pages(Difference, f"{file}.{name}", PAGE_SIZE, **parameters):

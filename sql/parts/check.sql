@@ -100,6 +100,6 @@ joint AS MATERIALIZED (
 -- The weight of the hour `point` in the comparison of charts.
                 CASE
                     WHEN point.at > reach.since AND point.at >= reach.hours_since
-                    THEN hash_record_extended(ROW(point.at, 1), %(secret)s::bigint) >> 8
+                    THEN hash_record_extended(ROW(point.at), %(hour_seed)s::bigint) >> 8
                     ELSE 0
                 END

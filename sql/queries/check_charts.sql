@@ -8,8 +8,9 @@ SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
 -- name: count_suspects
 -- The number of KPIs of which a value in a chart is not that of the raw snapshots. This takes 40 % less CPU than `series`,
 -- which computes each value: here each KPI has one sum, in which each hour and each closed day is multiplied by a weight.
--- A weight is a hash of its time and of `secret`, a random number of this comparison, so different values at several
--- times do not cancel each other out: if any value differs, the sums are equal with a probability of 2^-56.
+-- A weight is a hash of its time with a random seed of this comparison, so different values at several times do not cancel
+-- each other out: if any value differs, the sums are equal with a probability of 2^-56. Days have a seed of their own: the
+-- hashes of two records that differ in another column only have the same difference at each time.
 -- A snapshot counts from one hour's end to another, so its leaves are multiplied by the difference of the weights of both.
 -- It counts at each day's end between them. So that this difference also has the weights of these days, the weight of a
 -- day is the difference of its hash and that of the next day. The corrected hour (`joint`) has a weight of its own.
@@ -24,11 +25,11 @@ weighted AS (
             sum(point.sign * (
 -- use: hour_weight
                 + CASE
-                    WHEN day.at <= reach.closed_until THEN hash_record_extended(ROW(day.at, 2), %(secret)s::bigint) >> 8
+                    WHEN day.at <= reach.closed_until THEN hash_record_extended(ROW(day.at), %(day_seed)s::bigint) >> 8
                     ELSE 0
                 END
                 + CASE
-                    WHEN point.at <= (SELECT at FROM joint) THEN hash_record_extended(ROW(3), %(secret)s::bigint) >> 8
+                    WHEN point.at <= (SELECT at FROM joint) THEN hash_record_extended(ROW(0), %(hour_seed)s::bigint) >> 8
                     ELSE 0
                 END
             )) AS weight
@@ -46,7 +47,7 @@ stored AS (
 -- use: hour_weight
         + CASE
             WHEN point.at > joint.at - interval '1 day' AND point.at <= joint.at
-            THEN hash_record_extended(ROW(3), %(secret)s::bigint) >> 8
+            THEN hash_record_extended(ROW(0), %(hour_seed)s::bigint) >> 8
             ELSE 0
         END AS weight
     FROM series_hours point
@@ -58,16 +59,16 @@ stored AS (
         CASE
             WHEN point.at >= reach.since
             THEN
-                (hash_record_extended(ROW(point.at, 2), %(secret)s::bigint) >> 8)
+                (hash_record_extended(ROW(point.at), %(day_seed)s::bigint) >> 8)
                 - CASE
                     WHEN point.at + interval '1 day' <= reach.closed_until
-                    THEN hash_record_extended(ROW(point.at + interval '1 day', 2), %(secret)s::bigint) >> 8
+                    THEN hash_record_extended(ROW(point.at + interval '1 day'), %(day_seed)s::bigint) >> 8
                     ELSE 0
                 END
             ELSE 0
         END
         + CASE
-            WHEN point.at = joint.at - interval '1 day' THEN hash_record_extended(ROW(3), %(secret)s::bigint) >> 8
+            WHEN point.at = joint.at - interval '1 day' THEN hash_record_extended(ROW(0), %(hour_seed)s::bigint) >> 8
             ELSE 0
         END
     FROM series_days point

@@ -71,7 +71,8 @@ def damage(cursor: psycopg2.extensions.cursor, rng: random.Random) -> None:
 
 def compare(cursor: psycopg2.extensions.cursor) -> tuple[int, list[tuple[str, ...]]]:
     """The number of KPIs whose sums differ, and the KPIs of which a value differs."""
-    parameters = {"active_window": ACTIVE_WINDOW, "secret": secrets.randbits(63)}
+    seeds = {name: secrets.randbits(63) for name in ("hour_seed", "day_seed")}
+    parameters = {"active_window": ACTIVE_WINDOW, **seeds}
     cursor.execute(statements()["check_charts.count_suspects"].sql, parameters)
     ((suspects,),) = cursor.fetchall()
     cursor.execute(DIFFERENT_KPIS, parameters)
@@ -117,3 +118,21 @@ def test_sums_find_the_kpis_of_which_a_value_differs(server: ServerProcess, data
             cursor.execute("ROLLBACK")
     assert found[0] == 0
     assert max(found) > 1
+
+
+def test_errors_of_a_day_and_of_its_hours_do_not_cancel_each_other_out(server: ServerProcess, database: str) -> None:
+    """An hour's weight is independent of the weight of the day that ends with it."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start, end = midnight - timedelta(days=3), midnight - timedelta(days=2)
+    with admin_cursor(database) as cursor:
+        for _ in range(10):
+            cursor.execute("BEGIN")
+            cursor.execute("UPDATE series_head SET closed_until = %s", [midnight])
+            cursor.execute(
+                "INSERT INTO series_hours VALUES ('shop', 'number', 'n', '', %(start)s, 1, 1), "
+                "('shop', 'number', 'n', '', %(end)s, -1, -1)",
+                {"start": start, "end": end},
+            )
+            cursor.execute("INSERT INTO series_days VALUES ('shop', 'number', 'n', '', %s, -1, -1)", [start])
+            assert compare(cursor) == (1, [("shop", "number", "n", "")])
+            cursor.execute("ROLLBACK")
