@@ -113,6 +113,14 @@ def test_a_certificate_that_expires_is_found(tmp_path: Path, days: int, expected
     assert bool(found.remedy) == (expected > Level.OK)
 
 
+def test_a_certificate_whose_end_cannot_be_read_is_served(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path, 90)
+    subprocess.run(["openssl", "x509", "-in", certificate, "-trustout", "-out", certificate], check=True)
+    (found,) = check_certificate(Settings.load({"SHM_TLS_CERT": str(certificate), "SHM_TLS_KEY": str(key)}))
+    assert (found.level, found.subject) == (Level.NOTE, "tls")
+    assert "openssl x509 -enddate" in found.remedy
+
+
 def test_a_certificate_that_cannot_be_used_is_found(tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path, 90)
     (tmp_path / "other").mkdir()

@@ -175,6 +175,8 @@ def test_unusable_files_are_said_in_a_sentence(tmp_path: Path) -> None:
     for files in ((tmp_path / "pipe", key), (certificate, tmp_path / "pipe"), (tmp_path, key)):
         with pytest.raises(ConfigurationError, match="is no regular file"):
             ServerCertificate(*files)
+    with pytest.raises(ConfigurationError, match="cannot be read: File name too long"):  # a status that cannot be read
+        ServerCertificate(tmp_path / ("x" * 300), key)
     write_certificate(tmp_path, key_only=True)
     with pytest.raises(ConfigurationError, match="cannot be used"):
         ServerCertificate(certificate, key)

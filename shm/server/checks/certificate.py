@@ -1,5 +1,6 @@
 """Check of the certificate of a server that speaks TLS itself: it can be used, and for how long."""
 
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -20,10 +21,16 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
 
     try:
         ServerCertificate.of(settings)
-        (certificate, *_) = x509.load_pem_x509_certificates(settings.tls_cert.read_bytes())
     except ConfigurationError as error:
         remedy = "Correct SHM_TLS_CERT and SHM_TLS_KEY, and let the user that runs the server read both files."
         yield Finding(Level.ERROR, SUBJECT, str(error), remedy)
+        return
+    try:
+        (certificate, *_) = x509.load_pem_x509_certificates(settings.tls_cert.read_bytes())
+    except (OSError, ValueError):  # OpenSSL reads more than cryptography does, such as TRUSTED CERTIFICATE
+        text = f"it is unknown how long the certificate in {settings.tls_cert} is valid"
+        remedy = f"`openssl x509 -enddate -noout -in {shlex.quote(str(settings.tls_cert))}` prints it."
+        yield Finding(Level.NOTE, SUBJECT, text, remedy)
         return
     yield judge_validity(f"the certificate in {settings.tls_cert}", certificate.not_valid_after_utc)
 

@@ -51,10 +51,10 @@ class ServerCertificate:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         certificate, key = self._files
-        for file in self._files:
-            if file.exists() and not file.is_file():
-                raise ConfigurationError(f"{file} is no regular file: a pipe, for example, could be read only once.")
         try:
+            for file in self._files:
+                if file.exists() and not file.is_file():
+                    raise ConfigurationError(f"{file} is no regular file: a pipe, for example, can be read only once.")
             context.load_cert_chain(certificate, key, password=_no_passphrase)
         except ssl.SSLError as error:
             raise ConfigurationError(
