@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,7 @@ from tests.support.shm_command import SHM
 
 SECRET = "shm_a-token-in-the-keyring"
 BACKEND = """
+import os
 import time
 from keyring.backend import KeyringBackend
 
@@ -39,6 +41,13 @@ class Printing(Hanging):
     def get_password(self, service, username):
         print("a backend's own words")
         raise ValueError("it is \\x1b[31mlocked")
+
+class Late(Hanging):
+    @property
+    def name(self):
+        while not os.path.exists(os.environ["ODD_KEYRING_MAY_ANSWER"]):
+            time.sleep(0.05)
+        return "a late one"
 """
 
 
@@ -78,8 +87,12 @@ async def type_token(console: DrivenConsole, token: str) -> None:
 
 def programs() -> list[psutil.Process]:
     """The running processes that use a keyring for this one."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "shm_tui.config.keyring_program" in child.cmdline()]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if "shm_tui.config.keyring_program" in child.cmdline():
+                found.append(child)
+    return found
 
 
 async def test_the_keyring_keeps_a_token_and_the_file_only_a_marker(
@@ -142,6 +155,35 @@ async def test_a_hanging_keyring_does_not_hold_the_console(
     assert not programs(), "the processes end with the console"
 
 
+async def test_a_key_before_the_question_is_no_answer(
+    ledger: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `y` while the keyring is looked for keeps the token nowhere."""
+    choose_backend("Late", tmp_path, monkeypatch)
+    may_answer = tmp_path / "may_answer"
+    monkeypatch.setenv("ODD_KEYRING_MAY_ANSWER", str(may_answer))
+    async with open_console(ledger, settings=without_token(tmp_path), token="") as console:
+        await type_token(console, ledger.admin_token)
+        await console.wait_until(programs, "the keyring's process")
+        await console.pilot.press("y", "enter")
+        may_answer.touch()
+        await console.wait_for_text("Keep it in your keyring (a late one)?")
+        assert not (tmp_path / "tokens.json").exists()
+        await console.pilot.press("n")
+        await console.wait_for_text("SENT", "● live")
+
+
+async def test_the_user_is_asked_where_the_keyring_refuses(
+    ledger: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose_backend("Printing", tmp_path, monkeypatch)
+    settings = without_token(tmp_path)
+    assert settings.kept is not None
+    settings.kept.keep(ledger.url, InKeyring())
+    async with open_console(ledger, settings=settings, token="") as console:
+        await console.wait_for_text("the keyring cannot be used: it is", "Token for")
+
+
 async def test_the_token_is_in_no_argument_and_no_variable_of_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +198,7 @@ async def test_the_token_is_in_no_argument_and_no_variable_of_a_process(
     keeping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await keeping
-    program.wait(30)
+    assert not program.is_running()
 
 
 async def test_what_a_backend_says_reaches_the_user_sanitized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ class TokenScreen(Dialog[str | None]):
         self._kept = kept
         self._token = ""  # that the server has accepted
         self._keyring = ""  # the name of the user's keyring; "" if the token is kept in the file
-        self._is_keeping = False
+        self._awaits_answer = False  # to the question whether to keep it
         self._field = Input(password=True, max_length=MAX_TOKEN_CHARS, placeholder="shm_…", classes="field")
         self._note = Static("", classes="note", markup=False)
 
@@ -84,13 +84,14 @@ class TokenScreen(Dialog[str | None]):
     def _ask_to_keep(self, kept: KeptTokens, problem: str = "") -> None:
         place = f"your keyring ({self._keyring})" if self._keyring else f"{kept.path}, which only you can read"
         self._note.update(f"{problem}Keep it in {place}?\n\ny keep it   n not")
+        self._awaits_answer = True
 
     def action_answer(self, is_kept: bool) -> None:
         """Closes with the token, which is kept if that is wanted."""
-        if not self._token or self._is_keeping:
+        if not self._awaits_answer:
             return
         if is_kept and self._kept is not None:
-            self._is_keeping = True
+            self._awaits_answer = False
             self.run_worker(partial(self._keep, self._kept), exclusive=True)  # type: ignore[arg-type] # mypy
         else:
             self.dismiss(self._token)
@@ -107,9 +108,9 @@ class TokenScreen(Dialog[str | None]):
             self._ask_to_keep(kept, f"{error}.\n\n")
         except ConsoleError as error:
             self._note.update(f"{error}\n\nn use it without keeping it")
+            self._awaits_answer = True
         else:
             self.dismiss(self._token)
-        self._is_keeping = False
 
     def action_cancel(self) -> None:
         """Closes without a token; one that has been accepted is used."""

@@ -69,6 +69,7 @@ async def _ask(request: Request, timeout_s: float) -> str | None:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
     try:
         answer = msgspec.json.decode(output[:MAX_ANSWER_BYTES], type=Answer)
     except (msgspec.DecodeError, UnicodeDecodeError):

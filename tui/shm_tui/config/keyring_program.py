@@ -64,9 +64,8 @@ def _carry_out(request: Describe | Find | Keep | Forget) -> str | None:
     from keyring import core
     from keyring.errors import PasswordDeleteError
 
-    core.init_backend(
-        core.recommended
-    )  # without one that the user has chosen, no backend that keeps passwords in a file
+    # The backend that the user has chosen; without a choice, none that keeps passwords in a file.
+    core.init_backend(core.recommended)
     backend = core.get_keyring()
     match request:
         case Describe():
