@@ -239,9 +239,7 @@ async def test_the_column_to_sort_by_is_chosen_by_its_name(shared_app_server: Se
         await console.wait_until(lambda: len(console.rows()) == 3 and console.app.data_shown.is_set())
         for order, sort in ((ids[::-1], "-sent"), (ids, "sent")):
             await console.pilot.press("o", *"sent")
-            await console.wait_for_text("Sort by", "Sent\n") if sort == "x" else await console.wait_until(
-                lambda: console.app.screen.query_one(OptionList).option_count == 1
-            )
+            await console.wait_until(lambda: console.app.screen.query_one(OptionList).option_count == 1)
             await console.pilot.press("enter")
             await console.wait_until(lambda: console.app.place.sort == sort, sort)  # noqa: B023
             await console.wait_until(lambda: [row.split()[1] for row in console.rows()] == order, "the order")  # noqa: B023
