@@ -16,8 +16,9 @@ from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Registration
 
 EXPORT_PAGE_SIZE = 20  # snapshots in one page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
-# The current snapshot, which is disclosed among the snapshots, and the feed's cursor.
-UNDISCLOSED_COLUMNS = {"metrics", "leaves", "snapshot_at", "sequence", "cursor"}
+# What follows from the metrics, and the feed's cursor. The current snapshot is disclosed here too: it is kept when the
+# raw one has reached the end of its retention.
+UNDISCLOSED_COLUMNS = {"leaves", "cursor"}
 EXPORT_PAUSE_FACTOR = 1.0  # of the time in which a page is read
 REFRESH_PAGE_SIZE = 500  # instances of a statement: some milliseconds under the writers' lock
 REFRESH_MAX_LEAVES = 5_000  # of a statement: instances with many keys change many rows of the tallies
@@ -126,7 +127,7 @@ class Registry:
             raise unknown_instance()
 
     async def export_instance(self, instance_id: str) -> dict[str, object]:
-        """All stored data of an instance except its snapshots. Raises Forbidden if it does not exist."""
+        """All stored data of an instance except its raw snapshots. Raises Forbidden if it does not exist."""
         row = await self._database.fetch_one(dict, "instances.export_instance", instance_id=instance_id)
         if row is None:
             raise unknown_instance()

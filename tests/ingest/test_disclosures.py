@@ -1,4 +1,4 @@
-"""Disclosures of many installs at once leave the database to others."""
+"""Disclosures are complete, and many at once leave the database to others."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,7 +6,7 @@ import psycopg2
 import pytest
 
 from tests.support.clusters import wait_for
-from tests.support.databases import select_column, waiting_statements
+from tests.support.databases import execute, select_column, waiting_statements
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
@@ -38,3 +38,11 @@ def test_disclosures_at_once_occupy_one_connection_of_the_pool(server: ServerPro
             holder.close()
         disclosed = [each.result().json() for each in disclosing]
     assert [each["snapshots"][0]["metrics"]["n"] for each in disclosed] == [*range(DISCLOSURES)]
+
+
+def test_the_newest_snapshot_is_disclosed_after_its_retention(server: ServerProcess, database: str) -> None:
+    """The instance keeps it when the raw one is dropped."""
+    install = Install(server.url).enroll({"mail": {"sent": 3}})
+    execute(database, "DELETE FROM snapshots")
+    disclosed = act(install, "disclose").json()
+    assert (disclosed["snapshots"], disclosed["instance"]["metrics"]) == ([], {"mail": {"sent": 3}})
