@@ -45,11 +45,11 @@
 -- `keyed`: the selected instances with their sort keys; no column of a key is null. In both directions (`direction` is 1
 -- or -1) numbers come before booleans, booleans before texts, and missing values last. Texts are compared by code points,
 -- so the order is the same on every server. Versions are compared by their rank, then by their spelling; the character
--- between the two occurs in no rank. `metric` is a metric's key if `column` names no column, and
--- has no value in `hiding_apps`. The query `fence`, which nothing reads, keeps the planner from merging `valued` into `keyed`:
--- so a leaf is evaluated once for each row. OFFSET 0 would do the same, but one process would then sort all rows; so each
--- process keeps the first ones of its own. One parallel worker halves the time if a core is idle, which PostgreSQL's cost
--- model does not expect. More workers would take cores from the intake.
+-- between the two occurs in no rank. `metric` is a metric's key if `column` names no column, and has no value in
+-- `hiding_apps`. The query `fence`, which nothing reads, keeps the planner from merging `valued` into `keyed`: so a leaf
+-- is evaluated once for each row. OFFSET 0 would do the same, but one process would then sort all rows; so each process
+-- keeps the first ones of its own. One parallel worker halves the time if a core is idle, which PostgreSQL's cost model
+-- does not expect. More workers would take cores from the intake.
 SET LOCAL max_parallel_workers_per_gather = 1;
 SET LOCAL parallel_tuple_cost = 0;
 WITH valued AS (

@@ -10,8 +10,8 @@ SELECT cursor, horizon FROM feed_head;
 -- The changes after a cursor, up to `until` and the head, in the order of their cursors; of one application (with the
 -- instances that left it) or of all. `kind`: `instance`, an instance in its present state; `removed`, a deleted instance;
 -- `left`, an instance that moved to another application; `application`, a change of the KPIs without a change of an
--- instance; rows of the last three have no other columns of an instance. Each row has the head and the horizon. The statement returns at least one row: without a kind if nothing
--- changed.
+-- instance. Rows of the last three kinds have no other columns of an instance. Each row has the head and the horizon. The
+-- statement returns at least one row: without a kind if nothing changed.
 SELECT head.cursor AS head, head.horizon, page.*
 FROM feed_head head
 LEFT JOIN (
