@@ -188,10 +188,11 @@ def _decide(client: ClientInternals, telemetry: str) -> ActionResult:
     try:
         write_choice(configuration, read_choice(configuration).decided(telemetry))
     except OSError as error:
-        variable = telemetry_variable(configuration.app_name)
-        return ActionResult(
-            False, f"{choice_path(configuration)} cannot be written ({error.strerror}); set {variable}={telemetry}"
-        )
+        # The variable turns telemetry off, and agrees to nothing.
+        off = f"set {telemetry_variable(configuration.app_name)}=off"
+        on = "the application needs a data directory that it can write (SHM_DATA_DIR)"
+        path, remedy = choice_path(configuration), off if telemetry == "off" else on
+        return ActionResult(False, f"{path} cannot be written ({error.strerror}); {remedy}")
     return ActionResult(True, f"telemetry of {configuration.app_name} is {telemetry}")
 
 

@@ -164,6 +164,27 @@ def test_an_erased_install_is_another_one_afterwards(server: ServerProcess, tmp_
     running.stop()
 
 
+def test_a_decision_that_cannot_be_stored_names_what_has_its_effect(
+    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Off by a variable; on by a directory that can be written."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SHM_DATA_DIR", str(tmp_path / "file" / "data"))
+    telemetry = Client(peer.url, "Ledger", "1.4.2", consent="opt-in")
+    off, on = telemetry.turn_off(), telemetry.turn_on()
+    assert (off.is_done, on.is_done) == (False, False)
+    assert off.text.endswith("; set SHM_TELEMETRY_LEDGER=off")
+    assert on.text.endswith("; the application needs a data directory that it can write (SHM_DATA_DIR)")
+    assert telemetry.report_now().result is Result.PENDING
+    monkeypatch.setenv("SHM_TELEMETRY_LEDGER", "off")
+    assert telemetry.report_now().result is Result.OFF
+    monkeypatch.delenv("SHM_TELEMETRY_LEDGER")
+    monkeypatch.setenv("SHM_DATA_DIR", str(tmp_path))
+    telemetry = Client(peer.url, "Ledger", "1.4.2", consent="opt-in")
+    assert telemetry.turn_on().is_done
+    assert telemetry.report_now().sent
+
+
 def test_an_erasure_that_fails_can_be_repeated(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
     assert telemetry.report_now().sent
