@@ -42,6 +42,9 @@ settings.load_profile("any_speed")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# A console draws as rarely as over SSH: frames take half of its CPU time. Textual reads this when it is imported.
+os.environ["TEXTUAL_FPS"] = "15"
+
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Skips files of long tests if these are deselected: Schemathesis takes seconds to collect one."""

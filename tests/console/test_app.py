@@ -145,7 +145,7 @@ async def test_versions_are_sorted_and_compared_as_the_server_does(shared_app_se
         shown = [store.rows[key].instance.app_version for key in store.visible_ids]
         assert shown == listed == ["main", "1.9", "1.9-ls12", "1.10.0-rc1", "v1.10", "2.0"]
         assert shown[-1] == latest
-        await console.pilot.press("slash", *"version>=1.10", "enter")
+        await console.enter("version>=1.10", "slash")
         await console.wait_until(lambda: len(console.rows()) == 2 and not console.app.filter.is_open)
         assert [store.rows[key].instance.app_version for key in store.visible_ids] == ["v1.10", "2.0"]
 
@@ -162,7 +162,7 @@ async def test_an_invalid_filter_is_never_kept(shared_app_server: ServerProcess,
     report_fleet(shared_app_server, 5, app)
     async with open_console(shared_app_server, app) as console:
         await console.wait_until(lambda: len(console.rows()) == 5)
-        await console.pilot.press("slash", *"status:zzz", "enter")
+        await console.enter("status:zzz", "slash")
         await console.wait_for_text("status: is one of")
         assert console.app.filter.is_open
         await console.wait_until(lambda: len(console.rows()) == 5)

@@ -79,7 +79,7 @@ async def test_an_admin_merges_and_deletes_after_a_question(server: ServerProces
         await edit(console, "action merge", *"nowhere")
         await console.wait_for_text("does not have it")
         proxy.may_respond.clear()
-        await console.pilot.press("ctrl+u", *"ledger", "enter")
+        await console.enter("ledger", "ctrl+u")
         await console.wait_for_text("Asking the server…")
         await console.pilot.press("y")
         assert [field.value for field in console.app.screen.query(Input)] == ["ledger"]

@@ -44,7 +44,7 @@ async def test_each_decision_asks_and_hits_the_instance_it_names(server: ServerP
         await console.wait_for_text("Approve this instance?", waiting.instance_id)
         await console.pilot.press("n")
         await console.wait_until_gone("Approve this instance?")
-        await console.pilot.press("colon", *"audit", "enter")
+        await console.enter("audit", "colon")
         await console.wait_for_text("Audit trail", "revoke instance", first.instance_id[:8])
 
 
@@ -66,7 +66,7 @@ async def test_many_are_decided_on_by_marks_and_by_the_filter(server: ServerProc
         await console.wait_for_text("Revoked 2 instances")
         await console.wait_until_gone("2 marked")
         assert [status_code(server, install)[1] for install in fleet] == ["revoked"] * 2 + ["active"] * 4
-        await console.pilot.press("slash", *"env:ci", "enter")
+        await console.enter("env:ci", "slash")
         await console.wait_until(lambda: len(console.rows()) == 3)
         await console.pilot.press("R")
         await console.wait_for_text("Revoke this instance?", "f all 3 of ledger that match /env:ci")

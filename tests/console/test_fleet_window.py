@@ -104,7 +104,7 @@ async def test_the_last_row_and_every_page_are_those_of_the_fleet(server: Server
 async def test_the_filter_and_the_order_are_those_of_the_fleet(server: ServerProcess) -> None:
     async with open_console(server, "ledger", max_rows=MAX_ROWS) as console:
         await wait_for_window(console, FLEET, FLEET)
-        await console.pilot.press("slash", *"n<=1000 version:1.3", "enter")
+        await console.enter("n<=1000 version:1.3", "slash")
         matching = [number for number in range(1, 1001) if number % 7 == 3]
         await wait_for_window(console, matching[-1], len(matching))
         await console.wait_for_text(f"{len(matching)} of {FLEET:,}")
@@ -114,10 +114,10 @@ async def test_the_filter_and_the_order_are_those_of_the_fleet(server: ServerPro
         await wait_for_window(console, matching[0], len(matching))
         await console.pilot.press("G")
         await wait_for_cursor(console, matching[-1])
-        await console.pilot.press("slash", "ctrl+u", *"n>2900", "enter")  # the cursor's row does not match
+        await console.enter("n>2900", "slash", "ctrl+u")  # the cursor's row does not match
         await wait_for_window(console, 2901, 100)
         await wait_for_cursor(console, 2901)
-        await console.pilot.press("slash", "ctrl+u", *"docker", "enter")  # only the console searches for words
+        await console.enter("docker", "slash", "ctrl+u")  # only the console searches for words
         await console.wait_until(lambda: not console.app.table.store.is_windowed, "the rows of the store")
         await console.wait_for_text("of the newest")
 

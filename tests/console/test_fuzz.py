@@ -167,7 +167,7 @@ async def test_an_empty_table_names_the_metric_that_is_unknown(fleet: tuple[Serv
     warning = "no instance has sent “sent”"
     async with open_console(fleet[0], place="kiosk/instances") as console:
         await console.wait_for_text("● live", "PLAYS")
-        await console.pilot.press("slash", *"sent:1", "enter")
+        await console.enter("sent:1", "slash")
         await console.wait_for_text("No instance matches", warning)
     for app, is_known in (("kiosk", False), ("ledger", True)):
         async with open_console(fleet[0], place=f"{app}/instances /sent>99999") as console:

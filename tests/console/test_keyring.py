@@ -82,7 +82,7 @@ def without_token(folder: Path) -> Settings:
 async def type_token(console: DrivenConsole, token: str) -> None:
     """Types a token where the console asks for one."""
     await console.wait_for_text("Token for")
-    await console.pilot.press(*token, "enter")
+    await console.enter(token)
 
 
 def programs() -> list[psutil.Process]:
@@ -108,7 +108,7 @@ async def test_the_keyring_keeps_a_token_and_the_file_only_a_marker(
     assert await keyring.find_token(ledger.url) == ledger.admin_token
     async with open_console(ledger, settings=settings, token="") as console:  # it does not ask again
         await console.wait_for_text("SENT", "● live")
-        await console.pilot.press("colon", *"forget_token", "enter")
+        await console.enter("forget_token", "colon")
         await console.wait_for_text("The token is kept no longer")
     assert await keyring.find_token(ledger.url) is None
     assert json.loads((tmp_path / "tokens.json").read_text()) == {}
@@ -143,7 +143,7 @@ async def test_a_hanging_keyring_does_not_hold_the_console(
         await console.wait_for_text("NAVIGATION")
         await console.pilot.press("escape")
         monkeypatch.setattr(keyring, "KEYRING_TIMEOUT_S", 1.0)
-        await console.pilot.press("colon", *"token", "enter")
+        await console.enter("token", "colon")
         await type_token(console, ledger.admin_token)
         await console.wait_for_text("Keep it in your keyring")
         assert not programs(), "a token that is typed is not waited for"

@@ -10,7 +10,7 @@ async def test_the_fleet_and_the_palette_find_instances_of_all_applications(serv
     wanted = Install(server.url, app_name="Kiosk", app_version="7.7.7-[red]").enroll({"plays": 1})
     async with open_console(server, "ledger", place="fleet") as console:
         await console.wait_for_text("2 applications")
-        await console.pilot.press("slash", *"7.7.7", "enter")
+        await console.enter("7.7.7", "slash")
         await console.wait_for_text("INSTANCES with /7.7.7", wanted.instance_id, "7.7.7-[red]")
         await console.pilot.press("G", "enter")
         await console.wait_for_text("last seen")
@@ -21,5 +21,5 @@ async def test_the_fleet_and_the_palette_find_instances_of_all_applications(serv
         await console.pilot.press("enter")
         await console.wait_until(lambda: console.app.place.view == "instance")
         assert console.app.place.app == "kiosk"
-        await console.pilot.press("F", "slash", *"nothing-has-this", "enter")
+        await console.enter("nothing-has-this", "F", "slash")
         await console.wait_for_text("No application matches  /nothing-has-this")

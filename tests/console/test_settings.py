@@ -47,9 +47,9 @@ def settings(ledger: ServerProcess, other: ServerProcess, tmp_path: Path) -> Set
     )
 
 
-async def type_command(console: DrivenConsole, text: str) -> None:
-    """Types a text after `:`."""
-    await console.pilot.press("colon", *["space" if letter == " " else letter for letter in text], "enter")
+async def enter_command(console: DrivenConsole, text: str) -> None:
+    """Enters a text after `:`."""
+    await console.enter(text, "colon")
 
 
 async def test_the_console_goes_to_another_context_and_back(
@@ -57,18 +57,18 @@ async def test_the_console_goes_to_another_context_and_back(
 ) -> None:
     async with open_console(ledger, settings=settings) as console:
         await console.wait_for_text("Ledger", "one", "● live")
-        await type_command(console, "versions")
+        await enter_command(console, "versions")
         await console.wait_for_text("is the latest")
-        await type_command(console, "context two")
+        await enter_command(console, "context two")
         await console.wait_for_text("Harbour", "two", "SHIPS", "● live")
         await console.wait_until_gone("Ledger")
         await console.pilot.press("backspace")  # the view of the first context
         await console.wait_for_text("Ledger", "one", "is the latest")
-        await type_command(console, "two/harbour/metric/ships")
+        await enter_command(console, "two/harbour/metric/ships")
         await console.wait_for_text("two", "Ships", "5 now")
         titles = {command.title for command in console.app.get_system_commands(console.app.screen)}
         assert {"one", "two"} <= titles
-        await type_command(console, "context three")
+        await enter_command(console, "context three")
         await console.wait_for_text("has no context “three”: one, two")
         assert console.app.navigation.context == "two"
 
@@ -76,22 +76,22 @@ async def test_the_console_goes_to_another_context_and_back(
 async def test_a_saved_view_is_found_again_and_kept_in_the_file(ledger: ServerProcess, settings: Settings) -> None:
     async with open_console(ledger, "ledger", settings=settings) as console:
         await console.wait_for_text("● live", "SENT")
-        await console.pilot.press("slash", *"sent>5", "enter")
+        await console.enter("sent>5", "slash")
         await console.wait_until(lambda: len(console.rows()) == 2)
-        await type_command(console, "save busy")
+        await enter_command(console, "save busy")
         await console.wait_for_text("Saved: :busy shows this place")
-        await type_command(console, "kiosk")
+        await enter_command(console, "kiosk")
         await console.wait_for_text("PLAYS")
-        await type_command(console, "ledger/busy")
+        await enter_command(console, "ledger/busy")
         await console.wait_until(lambda: len(console.rows()) == 2 and console.app.place.app == "ledger")
         places = {command.title: command for command in console.app.get_system_commands(console.app.screen)}
         places["ledger/busy"].callback()
         assert console.app.place == parse_place("ledger/instances sort=-sent /sent>5", Place())
-        await type_command(console, "save ledger")
+        await enter_command(console, "save ledger")
         await console.wait_for_text("“ledger” is a command, a context or an application already")
         await console.pilot.press("ctrl+c")
-        await type_command(console, "theme shm-light")
-        await type_command(console, "save_theme")
+        await enter_command(console, "theme shm-light")
+        await enter_command(console, "save_theme")
         await console.wait_for_text("Saved the theme shm-light")
     config = load_config(settings.config.path)
     assert (config.theme, config.views.names("ledger")) == ("shm-light", ["busy"])
@@ -105,7 +105,7 @@ async def test_rebound_keys_work_and_are_shown_everywhere(ledger: ServerProcess,
         await console.wait_for_text("● live", "SENT", "F1 help", "^f filter")
         await console.pilot.press("f5")
         await console.wait_for_text("paused")
-        await console.pilot.press("f5", "ctrl+f", *"sent>5", "enter")
+        await console.enter("sent>5", "f5", "ctrl+f")
         await console.wait_until(lambda: len(console.rows()) == 2)
         await console.pilot.press("f1")
         await console.wait_for_text("z          next page", "p          versions")
@@ -119,9 +119,9 @@ async def test_a_missing_token_is_asked_for_and_kept(ledger: ServerProcess, sett
     without = Settings(Config(settings.config.path), settings.kept, has_token=False)
     async with open_console(ledger, settings=without, token="") as console:
         await console.wait_for_text("There is no token for this server yet", f"Token for {ledger.url}")
-        await console.pilot.press(*"wrong-token", "enter")
+        await console.enter("wrong-token")
         await console.wait_for_text("does not accept the token")
-        await console.pilot.press("ctrl+u", *ledger.admin_token, "enter")
+        await console.enter(ledger.admin_token, "ctrl+u")
         await console.wait_for_text("Keep it in")
         assert ledger.admin_token not in console.screen
         await console.pilot.press("y")
@@ -130,7 +130,7 @@ async def test_a_missing_token_is_asked_for_and_kept(ledger: ServerProcess, sett
         assert console.app.place.app == "ledger"  # the largest one, as with a token from the start
         assert settings.kept is not None
         assert settings.kept.find(ledger.url) == ledger.admin_token
-        await type_command(console, "forget_token")
+        await enter_command(console, "forget_token")
         await console.wait_for_text("The token is kept no longer")
         assert settings.kept.find(ledger.url) is None
 
@@ -147,9 +147,9 @@ async def test_a_refused_token_asks_for_another(ledger: ServerProcess, settings:
         await console.wait_for_text("access denied", f"Token for {ledger.url}")
         await console.pilot.press("escape")
         await console.wait_until(lambda: len(console.app.screen_stack) == 1)
-        await type_command(console, "token")
+        await enter_command(console, "token")
         await console.wait_for_text("Another token for this server")
-        await console.pilot.press(*ledger.admin_token, "enter")
+        await console.enter(ledger.admin_token)
         await console.wait_for_text("Keep it in")
         await console.pilot.press("n")
         await console.wait_for_text("is the latest", "● live")
@@ -161,7 +161,7 @@ async def test_a_console_without_files_writes_none(ledger: ServerProcess) -> Non
     async with open_console(ledger, "ledger", settings=Settings()) as console:
         await console.wait_for_text("● live", "SENT")
         for command in ("save busy", "save_theme", "forget_token"):
-            await type_command(console, command)
+            await enter_command(console, command)
             await console.wait_for_text(f":{command.split()[0]}: not in this session")
 
 

@@ -88,7 +88,7 @@ async def test_each_view_shows_the_figures_of_the_api(
         await console.wait_for_text("by os_arch", "linux/amd64", "75 %")
         await console.pilot.press("shift+right", "shift+right")
         await console.wait_for_text("sum of Sent", "METRIC", "60")
-        await console.pilot.press("colon", *"metric/sent", "enter")
+        await console.enter("metric/sent", "colon")
         await console.wait_for_text("100 now", "of 4 instances", "p50", "max 40", "1.4.2")
         await console.pilot.press("d", "m")
         await console.wait_for_text("OS_ARCH", "windows/amd64", "over it: Mail bounced", "Mail bounced 6")
@@ -96,13 +96,13 @@ async def test_each_view_shows_the_figures_of_the_api(
         await console.wait_for_text("3 applications", "Kiosk", "+4", "TREND")
         await console.pilot.press("E")
         await console.wait_for_text("Events")
-        await console.pilot.press("colon", *f"instance/{installs[0].instance_id[:8]}", "enter")
+        await console.enter(f"instance/{installs[0].instance_id[:8]}", "colon")
         await console.wait_for_text(installs[0].instance_id, "1 snapshot", "mail.bounced", "FLEET P50")
         await console.pilot.press("G")
         await console.wait_for_text("DECISIONS", "JSON", '"sent": 10')
         await console.pilot.press("colon", *"tok", "tab", "enter")
         await console.wait_for_text("Tokens", "1 token", "admin", "never")
-        await console.pilot.press("colon", *"audit", "enter")
+        await console.enter("audit", "colon")
         await console.wait_for_text("Audit trail")
 
 
@@ -130,10 +130,10 @@ async def test_tiles_follow_the_filter_and_the_past_is_marked(fleet: tuple[Serve
     server, _ = fleet
     async with open_console(server, "ledger") as console:
         await console.wait_for_text("SENT", "● live")
-        await console.pilot.press("slash", *"version:1.4", "enter")
+        await console.enter("version:1.4", "slash")
         await console.wait_for_text("tiles: of the 3 that match")
         assert [tile.value for tile in console.app.dashboard.query_one(Tiles).tiles if tile.key == "sent"] == ["60"]
-        await console.pilot.press("colon", *"at -1d", "enter")
+        await console.enter("at -1d", "colon")
         await console.wait_for_text("AS OF 20", "ROWS OF NOW", "0 instances with a snapshot", "tiles: of all", "3 of 4")
         assert len(console.rows()) == 3
         await console.pilot.press("escape")
@@ -141,7 +141,7 @@ async def test_tiles_follow_the_filter_and_the_past_is_marked(fleet: tuple[Serve
         assert len(console.rows()) == 4
         await console.pilot.press("2")
         await console.wait_for_text("7d has no past")
-        await console.pilot.press("colon", *"metric/db", "enter")
+        await console.enter("metric/db", "colon")
         await console.wait_for_text("Values of strings in the past are not known.")
         await console.pilot.press("L")
         await console.wait_for_text("LIFECYCLE OF NOW, NOT OF")
@@ -213,14 +213,14 @@ async def test_a_wrong_place_stays_in_the_prompt_with_the_reason(fleet: tuple[Se
     server, _ = fleet
     async with open_console(server, "ledger") as console:
         await console.wait_until(lambda: len(console.rows()) == 4 and console.app.overview.applications)
-        await console.pilot.press("colon", *"kisok", "enter")
+        await console.enter("kisok", "colon")
         await console.wait_for_text("“kisok” is no view and no application")
         assert console.app.commands.is_open
         await console.pilot.press("ctrl+u", *"kio", "tab", "enter")
         await console.wait_for_text("PLAYS")
-        await console.pilot.press("colon", *"pause", "enter")
+        await console.enter("pause", "colon")
         await console.wait_for_text("paused")
-        await console.pilot.press("colon", "escape", "colon", *"quit", "enter")
+        await console.enter("quit", "colon", "escape", "colon")
         await console.wait_until(lambda: not console.app.is_running)
 
 
@@ -246,9 +246,9 @@ async def test_the_fleet_is_searched_by_name(fleet: tuple[ServerProcess, list[In
     server, _ = fleet
     async with open_console(server, place="fleet") as console:
         await console.wait_for_text("3 applications", "Kiosk", "Ledger")
-        await console.pilot.press("slash", *"kio", "enter")
+        await console.enter("kio", "slash")
         await console.wait_for_text("1 of 3 applications")
-        await console.pilot.press("slash", "ctrl+u", *"nobody", "enter")
+        await console.enter("nobody", "slash", "ctrl+u")
         await console.wait_for_text("No application matches  /nobody")
         await console.pilot.press("escape")
         await console.wait_for_text("Ledger")
@@ -300,7 +300,7 @@ async def test_keys_in_the_fleet_are_of_the_application_under_the_cursor(
     server, _ = fleet
     async with open_console(server, "ledger") as console:
         await console.wait_for_text("● live")
-        await console.pilot.press("F", "slash", *"kio", "enter")
+        await console.enter("kio", "F", "slash")
         await console.wait_for_text("1 of 3 applications")
         await console.pilot.press("V")
         await wait_for_view(console)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from textual.events import Paste
 from textual.pilot import Pilot
 from textual.strip import Strip
 
@@ -19,7 +20,7 @@ from tests.support import plain_http
 from tests.support.server_process import ServerProcess
 
 TIMEOUT_S = 60  # a console starts within a second; on a machine that is busy with other work in twenty
-POLL_INTERVAL_S = 0.05  # a look at the screen draws it
+FIRST_POLL_S, LAST_POLL_S = 0.02, 0.2  # a look at the screen draws it
 ROW_PATTERN = re.compile(r"[●◐○…✕] +[0-9a-f]{8} .*")
 
 
@@ -42,10 +43,12 @@ class DrivenConsole:
     async def wait_until(self, condition: Callable[[], object], what: str = "") -> None:
         """Waits until `condition` is true."""
         deadline = time.monotonic() + TIMEOUT_S
+        pause_s = FIRST_POLL_S
         while not condition():
             assert time.monotonic() < deadline, f"timed out waiting for {what}\n{self.screen}"
-            await asyncio.sleep(POLL_INTERVAL_S)
+            await asyncio.sleep(pause_s)
             await self.pilot.pause()
+            pause_s = min(1.5 * pause_s, LAST_POLL_S)
 
     async def wait_for_text(self, *texts: str) -> None:
         """Waits until all texts are on the screen."""
@@ -59,6 +62,16 @@ class DrivenConsole:
     async def wait_until_gone(self, text: str) -> None:
         """Waits until a text is no longer on the screen."""
         await self.wait_until(lambda: text not in self.screen, f"the disappearance of {text}")
+
+    async def enter(self, text: str, *keys: str) -> None:
+        """Presses keys, which open a prompt, then pastes a text and presses Enter.
+
+        Each key that is pressed takes 20 ms of CPU time.
+        """
+        if keys:
+            await self.pilot.press(*keys)
+        self.app.post_message(Paste(text))
+        await self.pilot.press("enter")
 
     def rows(self) -> list[str]:
         """The rows of the table, each from its status symbol on."""
