@@ -336,10 +336,10 @@ def _check_api_level(server: str, response: httpx.Response) -> None:
     if level is None:
         return
     if level < API_LEVEL:
-        reason = f"{server} is too old: upgrade SHM there, to API level {API_LEVEL} or later; it has {level}"
+        reason = f"{server} is too old: upgrade SHM there, from API level {level} to {API_LEVEL} or later"
         raise IncompatibleServerError(reason, is_too_old=True)
     if level > API_LEVEL:
-        reason = f"{server} is too new: upgrade SHM on this machine, to API level {level}; it has {API_LEVEL}"
+        reason = f"{server} is too new: upgrade SHM on this machine, from API level {API_LEVEL} to {level}"
         raise IncompatibleServerError(reason, is_too_old=False)
 
 

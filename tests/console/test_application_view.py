@@ -33,7 +33,7 @@ async def edit(console: DrivenConsole, row_key: str, *keys: str) -> None:
     """Opens the form of a row, types these keys, and saves."""
     await move_to(console, row_key)
     await console.pilot.press("enter")
-    await console.wait_for_text("Enter save")
+    await console.wait_for_text("⏎ save")
     await console.pilot.press(*keys, "enter")
 
 
@@ -49,7 +49,7 @@ async def test_an_admin_edits_settings_and_metrics(server: ServerProcess) -> Non
         await edit(console, "setting logo_url", *"ftp://x")
         await console.wait_for_text("answered 400")
         await console.pilot.press("escape")
-        await console.wait_until_gone("Enter save")
+        await console.wait_until_gone("⏎ save")
         keys = [*"Mails", "tab", "tab", *"max", "tab", *"none", "tab", "tab", "tab", "ctrl+u", *"yes"]
         await edit(console, "metric sent", *keys)
         await console.wait_for_text("Mails*", "max*", "public")

@@ -114,6 +114,24 @@ async def test_the_keyring_keeps_a_token_and_the_file_only_a_marker(
     assert json.loads((tmp_path / "tokens.json").read_text()) == {}
 
 
+async def test_a_token_kept_in_the_file_leaves_none_in_the_keyring(
+    ledger: ServerProcess, tmp_path: Path, file_backend: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keyring had the token before. The second console finds no keyring when it asks where to keep the new one."""
+    settings = without_token(tmp_path)
+    assert settings.kept is not None
+    await keyring.keep_token(ledger.url, SECRET)
+    settings.kept.keep(ledger.url, InKeyring())
+    async with open_console(ledger, settings=settings, token="") as console:  # which has SECRET, and is refused
+        monkeypatch.setattr(keyring, "DESCRIBE_TIMEOUT_S", 0.0)
+        await type_token(console, ledger.admin_token)
+        await console.wait_for_text("which only you can read")
+        await console.pilot.press("y")
+        await console.wait_for_text("SENT", "● live")
+    assert settings.kept.find(ledger.url) == ledger.admin_token
+    assert await keyring.find_token(ledger.url) is None
+
+
 def test_once_uses_a_token_of_the_keyring(ledger: ServerProcess, tmp_path: Path, file_backend: Path) -> None:
     kept = KeptTokens(tmp_path / "shm" / "console-tokens.json")
     kept.keep(ledger.url, InKeyring())
@@ -150,6 +168,8 @@ async def test_a_hanging_keyring_does_not_hold_the_console(
         await console.pilot.press("y")
         await console.wait_for_text("the keyring did not answer within 1 s", "which only you can read")
         await console.pilot.press("y")
+        await console.wait_for_text("The keyring still has the token before", "⏎ continue")
+        await console.pilot.press("enter")
         await console.wait_for_text("SENT", "● live")
     assert settings.kept.find(ledger.url) == ledger.admin_token
     assert not programs(), "the processes end with the console"

@@ -111,9 +111,10 @@ async def test_a_view_is_exported_with_its_rows(
             source = console.app.outputs._source()
             assert source is not None
             assert ",".join(source.names).startswith(head), place
-            assert [len(row) for rows in [rows async for rows in source.pages()] for row in rows] == (
-                [len(source.names)] * (source.total or 0)
-            ), place
+            rows = [row async for page in source.pages() for row in page]
+            assert [len(row) for row in rows] == [len(source.names)] * (source.total or 0), place
+            if place == "versions":
+                assert [row[:3] for row in rows] == [["2.0", 1, 0], ["1.0", 1, 1]], "the latest release is 0 behind"
         console.app.go(parse_place("metric/sent", Place("ledger")))
         await console.wait_until(lambda: console.app.navigation.view.session.loaded_at)  # type: ignore[union-attr]
         await console.pilot.press("ctrl+s", "j")

@@ -16,11 +16,11 @@ async def test_a_server_that_is_too_old_or_too_new_is_named_as_such(server: Serv
     async with run_fault_proxy(server.port) as proxy:
         proxy.replacements[level] = f"X-Api-Level: {API_LEVEL + 1}".encode()
         async with open_console(server, "ledger", url=proxy.url) as console:
-            await console.wait_for_text("server too new", f"upgrade SHM on this machine, to API level {API_LEVEL + 1}")
+            await console.wait_for_text("server too new", f"upgrade SHM on this machine, from API level {API_LEVEL} to")
             proxy.replacements.clear()
             await console.pilot.press("r")
             await console.wait_for_text("● live", "SENT")
             proxy.replacements[level] = f"X-Api-Level: {API_LEVEL - 1}".encode()
             proxy.cut_connections()
             await console.pilot.press("r")
-            await console.wait_for_text("server too old", "upgrade SHM there", "SENT")
+            await console.wait_for_text("server too old", f"upgrade SHM there, from API level {API_LEVEL - 1}", "SENT")

@@ -10,7 +10,7 @@ from textual.widgets import Input, Static
 
 from shm_tui.dialog import Dialog
 
-KEYS = "Tab next   Enter save   Esc cancel"
+KEYS = "Tab next   ⏎ save   Esc cancel"
 
 
 @dataclass(frozen=True, slots=True)

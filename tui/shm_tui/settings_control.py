@@ -138,6 +138,7 @@ class SettingsControl:
         if token is None:
             self.ask_token(reason)
         else:
+            self._token_asked = False  # the server may refuse it
             self._connect(Target(server, token, self._navigation.context), self._navigation.first_place)
 
     def ask_token(self, reason: str) -> None:

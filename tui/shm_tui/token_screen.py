@@ -11,7 +11,7 @@ from shm_client import ClientError
 from shm_tui.access import MAX_TOKEN_CHARS, UNENCRYPTED, check_token, is_unencrypted
 from shm_tui.config.contexts import make_client
 from shm_tui.config.kept_tokens import InKeyring, KeptTokens
-from shm_tui.config.keyring import keep_token, keyring_name
+from shm_tui.config.keyring import forget_token, keep_token, keyring_name
 from shm_tui.dialog import Dialog
 from shm_tui.errors import ConsoleError, KeyringError, TokenError
 
@@ -102,6 +102,7 @@ class TokenScreen(Dialog[str | None]):
             if self._keyring:
                 self._note.update("Waiting for the keyring…   Esc use the token without keeping it")
                 await keep_token(self._server, self._token)
+            is_left = not self._keyring and kept.is_in_keyring(self._server)
             kept.keep(self._server, InKeyring() if self._keyring else self._token)
         except KeyringError as error:
             self._keyring = ""
@@ -110,7 +111,19 @@ class TokenScreen(Dialog[str | None]):
             self._note.update(f"{error}\n\nn use it without keeping it")
             self._awaits_answer = True
         else:
-            self.dismiss(self._token)
+            if not is_left or await self._forget_former():
+                self.dismiss(self._token)
+
+    async def _forget_former(self) -> bool:
+        """Removes the token before from the keyring, where nothing would look for it again. False if that failed."""
+        try:
+            self._note.update("Removing the token before from the keyring…   Esc leave it there")
+            await forget_token(self._server)
+        except KeyringError as error:
+            self._note.update(f"Kept. The keyring still has the token before: {error}.\n\n⏎ continue")
+            self._awaits_answer = True
+            return False
+        return True
 
     def action_cancel(self) -> None:
         """Closes without a token; one that has been accepted is used."""

@@ -62,6 +62,7 @@ def _applications(details: Sequence[ApplicationDetails], place: Place) -> Record
 def _versions(versions: Versions) -> Records:
     """A row for each release as of the last time, the newest first."""
     behind = {each.version: each.releases_behind for each in versions.behind}
+    behind |= {versions.latest: 0} if versions.latest is not None else {}
     adoptions = {each.version: each for each in versions.taken_up}
     rows: list[list[object]] = []
     for name, counts in reversed(versions.versions.items()):
