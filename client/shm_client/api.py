@@ -153,11 +153,11 @@ class Api:
         queries = (
             [parameters]
             if keys is None
-            else [parameters | {"keys": ",".join(batch)} for batch in _split_into_batches(keys)]
+            else [parameters | {"keys": _as_lists(batch)} for batch in _split_into_batches(keys)]
         )
         descriptions: list[MetricKey] = []
         for query in queries:
-            response = await self._get(f"{API_PATH}/metric-keys?{urlencode(query)}")
+            response = await self._get(f"{API_PATH}/metric-keys?{urlencode(query, doseq=True)}")
             descriptions += self._decode(response, list[MetricKey])
         return descriptions
 
@@ -218,7 +218,7 @@ class Api:
 
     async def series(self, slug: str, period: Period, keys: Iterable[str], at: date | None = None) -> MetricSeries:
         """Metrics of an application over a period up to now or `at`."""
-        query = urlencode({"period": period, "keys": ",".join(map(_quote_key, keys)), **_past(at)})
+        query = urlencode({"period": period, "keys": _as_lists(map(_quote_key, keys)), **_past(at)}, doseq=True)
         return self._decode(await self._get(f"{API_PATH}/metrics/{quote(slug, safe='')}?{query}"), MetricSeries)
 
     async def instance(self, instance_id: str) -> Instance:
@@ -363,12 +363,24 @@ def _quote_key(key: str) -> str:
     return '"' + key.replace('"', '""') + '"' if "," in key else key
 
 
+def _as_lists(items: Iterable[str]) -> list[str]:
+    """The values of a list parameter with these items.
+
+    An item that only begins with a double quote has a value of its own: in a list, the next quote might close it.
+    """
+    joined: list[str] = []
+    alone: list[str] = []
+    for item in items:
+        (alone if item.startswith('"') and "," not in item else joined).append(item)
+    return [*([",".join(joined)] if joined or not alone else []), *alone]
+
+
 def _split_into_batches(keys: Iterable[str]) -> Iterator[list[str]]:
     """The keys as items of lists, each of which fits into the query of one request."""
     batch: list[str] = []
     size = 0
     for key in map(_quote_key, keys):
-        length = len(quote(key)) + len("%2C")
+        length = len(quote(key)) + len("&keys=")
         if length > MAX_KEYS_QUERY_CHARS:
             continue
         if batch and (len(batch) == MAX_KEYS or size + length > MAX_KEYS_QUERY_CHARS):

@@ -111,3 +111,15 @@ def test_the_client_requests_any_key(server: ServerProcess) -> None:
     series, described = asyncio.run(read())
     assert (set(series.metrics), series.unknown_keys) == (set(NUMBERS), [])
     assert {each.key for each in described} == set(NUMBERS)
+
+
+async def test_the_client_requests_keys_with_an_open_quote_beside_others(server: ServerProcess) -> None:
+    """In one list, the server would read the first three keys as one."""
+    keys = ['"a', "b", 'c"', "d,e", '"f"', ""]
+    Install(server.url, app_name="Quotes").enroll(dict.fromkeys(keys, 1))
+    async with Client(server.url, server.admin_token) as client:
+        described = await client.metric_keys("quotes", keys)
+        series = await client.series("quotes", "24h", keys)
+        alone = await client.series("quotes", "24h", ['"a'])
+    assert sorted(each.key for each in described) == sorted(keys)
+    assert (sorted(series.metrics), list(alone.metrics)) == (sorted(keys), ['"a'])
