@@ -12,6 +12,7 @@ from shm.core import slugs
 from tests.support import plain_http
 from tests.support.databases import fresh_database
 from tests.support.installs import Install
+from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess
 from tests.support.subscriber import subscribe
 
@@ -43,7 +44,7 @@ def request(server: ServerProcess, path: str, method: str = "GET", **options: An
     )
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", long_after(2, PATHS))
 def test_a_path_requires_the_slug(named_server: ServerProcess, path: str) -> None:
     response = request(named_server, f"applications/{HASH_LIKE}{path}")
     assert (response.status_code, response.json()["code"]) == (404, "no_such_application")

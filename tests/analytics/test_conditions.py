@@ -191,7 +191,7 @@ terms = st.one_of(
 
 
 @pytest.mark.parametrize(
-    "max_examples", [pytest.param(50, id="short"), pytest.param(3_000, id="long", marks=pytest.mark.long)]
+    "max_examples", [pytest.param(25, id="short"), pytest.param(3_000, id="long", marks=pytest.mark.long)]
 )
 def test_conditions_equal_a_brute_force_evaluation(fleet: Fleet, max_examples: int) -> None:
     numbers = itertools.count()

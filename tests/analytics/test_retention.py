@@ -133,13 +133,13 @@ def test_partitions_are_created_four_weeks_ahead_without_a_gap(
         database, CREATE_OLD_PARTITIONS_SQL, timedelta(days=100), timedelta(days=-70)
     )  # no server ran for ten weeks
     serve()
-    for days in range(-100, 29):
-        execute(
-            database,
-            "BEGIN; INSERT INTO snapshots (instance_id, snapshot_at, metrics, app_slug, app_version, cursor)"
-            " VALUES (gen_random_uuid(), now() + %s, '{}', 'a', '1', 1); ROLLBACK",
-            timedelta(days=days),
-        )
+    with admin_cursor(database) as cursor:
+        for days in range(-100, 29):
+            cursor.execute(
+                "BEGIN; INSERT INTO snapshots (instance_id, snapshot_at, metrics, app_slug, app_version, cursor)"
+                " VALUES (gen_random_uuid(), now() + %s, '{}', 'a', '1', 1); ROLLBACK",
+                [timedelta(days=days)],
+            )
     assert len(select_column(database, PARTITIONS_SQL)) <= 20
     indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = ANY(%s) GROUP BY tablename"
     assert set(select_column(database, indexes, select_column(database, PARTITIONS_SQL))) == {2}

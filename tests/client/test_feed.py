@@ -30,6 +30,7 @@ from tests.support.databases import admin_cursor
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.feed_mirror import list_instances, mirror_feed
 from tests.support.installs import Install
+from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
@@ -299,7 +300,7 @@ async def test_an_unknown_application_raises_or_is_retried(server: ServerProcess
         await mirror.assert_matches_list(client, "ledger")
 
 
-@pytest.mark.parametrize("limit", ["SHM_FEED_SUBSCRIBERS", "SHM_FEED_SUBSCRIBERS_PER_TOKEN"])
+@pytest.mark.parametrize("limit", long_after(1, ["SHM_FEED_SUBSCRIBERS", "SHM_FEED_SUBSCRIBERS_PER_TOKEN"]))
 async def test_a_full_server_is_retried_after_its_retry_after(serve: Callable[..., ServerProcess], limit: str) -> None:
     server = serve(**{limit: "1"})
     async with make_client(server) as client, mirror_feed(client.feed()) as first:

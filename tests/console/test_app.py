@@ -15,6 +15,7 @@ from tests.support.console import DrivenConsole, open_console
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.module_server import module_server
+from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess
 
 
@@ -310,7 +311,7 @@ async def test_a_wrong_token_shows_an_error_and_not_an_empty_table(server: Serve
         assert "No instance has reported" not in console.screen
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 36)])
+@pytest.mark.parametrize("size", long_after(1, [(80, 24), (120, 36)]))
 async def test_rows_stay_while_disconnected_and_continue_without_a_gap(
     server: ServerProcess, size: tuple[int, int]
 ) -> None:
@@ -342,9 +343,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(
-    "hostile", ["".join(HOSTILE), "x" * 250, *(pytest.param(each, marks=pytest.mark.long) for each in HOSTILE)]
-)
+@pytest.mark.parametrize("hostile", long_after(1, ["".join(HOSTILE), "x" * 250, *HOSTILE]))
 async def test_a_hostile_string_is_sanitized(shared_app_server: ServerProcess, hostile: str) -> None:
     metrics = {hostile[:60]: 5, "text": hostile, "nested": {hostile[:50]: [hostile]}}
     install = Install(

@@ -49,7 +49,7 @@ async def test_random_events_end_no_console(
     async with run_fault_proxy(server.port) as proxy, open_console(server, size=START_SIZE, url=proxy.url) as console:
         fuzz = ConsoleFuzz(console, Random(1), installs, proxy)
         await console.wait_for_text("● live", "SENT")
-        assert await fuzz.run(60)
+        assert await fuzz.run(30)
         await fuzz.settle()
 
 

@@ -15,6 +15,7 @@ from tests.support.console import open_console
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.installs import Install
 from tests.support.module_server import module_server
+from tests.support.parameters import long_rows_after
 from tests.support.server_process import ServerProcess
 
 TIMEOUT_S = 60
@@ -57,7 +58,9 @@ async def test_rows_arrive_while_the_widgets_are_mounted(
     assert all("app=ledger" in request for request in requests)
 
 
-@pytest.mark.parametrize(("key", "shown"), [("slash", ("Ledger", "Kiosk", "● live")), ("F", ("APPLICATION", "● live"))])
+@pytest.mark.parametrize(
+    ("key", "shown"), long_rows_after(1, [("slash", ("Ledger", "Kiosk", "● live")), ("F", ("APPLICATION", "● live"))])
+)
 async def test_an_early_key_does_not_block_the_start(fleet: ServerProcess, key: str, shown: tuple[str, ...]) -> None:
     """It comes before the applications are known, so that all of them are shown."""
     async with run_fault_proxy(fleet.port) as proxy:

@@ -172,7 +172,7 @@ def test_an_old_postgresql_is_refused(number: int) -> None:
 SOURCES = ["DATABASE_URL_FILE", "--dsn", "SHM_DB_DSN", "DATABASE_URL", "SHM_DB_DSN_FILE"]
 
 
-@pytest.mark.parametrize("source", long_after(2, SOURCES))
+@pytest.mark.parametrize("source", long_after(1, SOURCES))
 def test_an_error_names_the_variable_that_the_dsn_comes_from(
     postgres: str, database: str, tmp_path: Path, source: str
 ) -> None:
@@ -194,7 +194,7 @@ def test_an_error_names_the_variable_that_the_dsn_comes_from(
             assert not any(other in line.replace(source, "") for other in others)
 
 
-@pytest.mark.parametrize("command", READING_COMMANDS)
+@pytest.mark.parametrize("command", long_after(1, READING_COMMANDS))
 def test_a_command_that_only_reads_works_on_a_read_only_database(database: str, command: tuple[str, ...]) -> None:
     with superuser_cursor(database) as cursor:
         cursor.execute(f"ALTER DATABASE {parse_dsn(database)['dbname']} SET default_transaction_read_only = on")
@@ -202,7 +202,7 @@ def test_a_command_that_only_reads_works_on_a_read_only_database(database: str, 
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", READING_COMMANDS)
+@pytest.mark.parametrize("command", long_after(1, READING_COMMANDS))
 def test_a_command_that_only_reads_creates_no_schema(empty: str, command: tuple[str, ...]) -> None:
     check_refusal(empty, command, "does not exist yet", "`shm migrate`")
 

@@ -21,6 +21,7 @@ from tests.support.cluster_template import create_data_dir
 from tests.support.clusters import embedded_cluster
 from tests.support.databases import admin_cursor, migrate
 from tests.support.installs import Install
+from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import postgres_of, run_shm
 
@@ -178,7 +179,7 @@ def test_roots_command_leaves_a_users_data_directory_usable(postgres_dir: Path, 
         pass
 
 
-@pytest.mark.parametrize("command", [("token", "list"), ("check",), ("export",)])
+@pytest.mark.parametrize("command", long_after(1, [("token", "list"), ("check",), ("export",)]))
 def test_a_command_that_only_reads_creates_no_data_directory(postgres_dir: Path, command: tuple[str, ...]) -> None:
     data_dir = postgres_dir / "data"
     done = run_shm(*command, "--data-dir", str(data_dir))

@@ -13,6 +13,7 @@ import pytest
 from tests.support.bulk_fleet import insert_fleet
 from tests.support.clusters import wait_for
 from tests.support.installs import Install
+from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM, run_shm
 
@@ -46,7 +47,7 @@ def test_it_writes_the_same_as_the_server(server: ServerProcess, database: str) 
     assert lines.count("\n") == 1
 
 
-@pytest.mark.parametrize("output_format", ["csv", "jsonl"])
+@pytest.mark.parametrize("output_format", long_after(1, ["csv", "jsonl"]))
 def test_a_terminal_gets_no_escape_sequence(server: ServerProcess, database: str, output_format: str) -> None:
     """Neither C0 nor C1 controls, nor marks that change the direction of the text. A pipe gets the exact text."""
     hostile = "a\x1b]52;c;eA==\x07\x9b31m\x7f\r\u202eb"

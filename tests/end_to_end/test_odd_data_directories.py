@@ -36,7 +36,7 @@ def write_as_postgres(data_dir: Path, file: Path, content: bytes) -> None:
     "content",
     [
         pytest.param(b"\0" * 80, id="zeros", marks=pytest.mark.long),
-        pytest.param(b"-1\nx\n", id="negative"),
+        pytest.param(b"-1\nx\n", id="negative", marks=pytest.mark.long),
         pytest.param(b"", id="empty", marks=pytest.mark.long),
         pytest.param(b"\xff\xfe1\n", id="bytes", marks=pytest.mark.long),
         pytest.param(b"x\n", id="text", marks=pytest.mark.long),

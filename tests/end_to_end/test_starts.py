@@ -21,6 +21,7 @@ from tests.support.cluster_template import create_data_dir
 from tests.support.clusters import embedded_cluster, wait_for
 from tests.support.databases import admin_cursor, empty_database, superuser_cursor
 from tests.support.installs import Install
+from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess, free_port
 from tests.support.shm_command import postgres_of, run_shm, start_serve
 
@@ -66,7 +67,7 @@ def test_systemd_is_told_when_the_server_is_ready(database: str, tmp_path: Path,
             assert server.terminate() == 0
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate"])
+@pytest.mark.parametrize("command", long_after(1, ["serve", "migrate"]))
 def test_a_failed_migration_is_reported_with_line_and_message(postgres: str, command: str) -> None:
     """The message is PostgreSQL's own. The migrations before it stay."""
     with empty_database(postgres) as dsn:

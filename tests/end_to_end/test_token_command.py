@@ -12,7 +12,7 @@ import pytest
 from tests.support import plain_http
 from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor, waiting_statements
-from tests.support.parameters import long_rows_after
+from tests.support.parameters import long_after, long_rows_after
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM, run_shm
 
@@ -172,7 +172,7 @@ def test_a_rotation_that_is_killed_before_its_commit_changes_nothing(server: Ser
     assert [path.name for path in server.data_dir.glob("admin.token*") if path.suffix != ".lock"] == ["admin.token"]
 
 
-@pytest.mark.parametrize("then", ["start", "rotate"])
+@pytest.mark.parametrize("then", long_after(1, ["start", "rotate"]))
 def test_a_rotation_that_is_killed_after_its_commit_is_completed(
     server: ServerProcess, database: str, then: str
 ) -> None:
@@ -197,7 +197,7 @@ def test_a_rotation_that_is_killed_after_its_commit_is_completed(
     assert not (server.data_dir / "admin.token.next").exists()
 
 
-@pytest.mark.parametrize("table", ["audit", "tokens"])
+@pytest.mark.parametrize("table", long_after(1, ["audit", "tokens"]))
 def test_a_start_during_a_rotation_waits_for_it(server: ServerProcess, database: str, table: str) -> None:
     """So it does not make the old secret valid again, whether the new one is in a file already or not."""
     old = server.admin_token

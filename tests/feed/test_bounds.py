@@ -153,7 +153,7 @@ async def test_closed_feeds_leave_no_memory_behind(
     assert resident[-1] - resident[2] < limit, resident
 
 
-@pytest.mark.parametrize("size", [6_000, pytest.param(100_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("size", [2_000, pytest.param(100_000, marks=pytest.mark.long)])
 async def test_a_burst_arrives_as_newest_states(serve: Callable[..., ServerProcess], database: str, size: int) -> None:
     """`size` changes of 20 installs; one subscriber reads nothing before all of them are stored."""
     server = serve(SHM_FEED_HEARTBEAT="10m")  # a subscriber that reads nothing sends no pongs

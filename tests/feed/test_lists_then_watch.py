@@ -27,7 +27,7 @@ async def run_chaos(group: WatcherGroup, chaos: Chaos, seconds: float = 0.0, fee
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(120, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [1, pytest.param(120, marks=pytest.mark.long)])
 async def test_a_mirror_is_true_at_every_cursor_of_two_servers(
     serve: Callable[..., ServerProcess], database: str, seed: int, seconds: float
 ) -> None:
@@ -43,7 +43,7 @@ async def test_a_mirror_is_true_at_every_cursor_of_two_servers(
     assert [watcher.resyncs for watcher in group.watchers] == [0] * len(group.watchers)
 
 
-@pytest.mark.parametrize("feeds", [30, pytest.param(20_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("feeds", [15, pytest.param(20_000, marks=pytest.mark.long)])
 async def test_a_mirror_is_true_over_many_reconnects_to_either_server(
     serve: Callable[..., ServerProcess], database: str, seed: int, feeds: int
 ) -> None:

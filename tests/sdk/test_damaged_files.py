@@ -194,7 +194,7 @@ def documents(names: list[str]) -> st.SearchStrategy[dict[str, Any]]:
 LENGTH = pytest.mark.parametrize(
     "length",
     [
-        pytest.param(settings(max_examples=20, derandomize=True, deadline=None), id="short"),
+        pytest.param(settings(max_examples=10, derandomize=True, deadline=None), id="short"),
         pytest.param(settings(max_examples=400, deadline=None), id="long", marks=pytest.mark.long),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 
 from shm_sdk import Client, Result
 from shm_sdk.forking import load_reporting_modules
+from tests.support.parameters import long_after
 from tests.support.peer import Peer, running_peer, tunnel
 from tests.support.sdk_hosts import run_host
 from tests.support.tls import Tls
@@ -353,7 +354,7 @@ print(sent, os.waitstatus_to_exitcode(status))
 """
 
 
-@pytest.mark.parametrize("module", ["shm_sdk.counters", "shm_sdk.sender", "shm_sdk.reporter", "mmap"])
+@pytest.mark.parametrize("module", long_after(2, ["shm_sdk.counters", "mmap", "shm_sdk.sender", "shm_sdk.reporter"]))
 def test_a_signal_handler_may_fork_within_an_import(peer: Peer, tmp_path: Path, module: str) -> None:
     """Parent and child go on with the statement that it has interrupted."""
     assert run_host(FORKED_WHILE_IMPORTING, peer.url, tmp_path, module) == "sent 0\n"

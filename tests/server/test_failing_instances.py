@@ -55,7 +55,7 @@ def quiet(serve: Callable[..., ServerProcess], database: str) -> Iterator[tuple[
     ("action", "event", "table", "statement"),
     [
         ("delete", "DELETE", "snapshots", "erasure.delete_page"),
-        ("move", "UPDATE", "snapshots", "bulk.move_snapshots"),
+        pytest.param("move", "UPDATE", "snapshots", "bulk.move_snapshots", marks=pytest.mark.long),
         pytest.param("revoke", "UPDATE", "instances", "instances.set_status", marks=pytest.mark.long),
         pytest.param("delete", "DELETE", "instances", "erasure.delete_instance", marks=pytest.mark.long),
         pytest.param("move", "UPDATE", "instances", "bulk.move_instance", marks=pytest.mark.long),

@@ -38,7 +38,7 @@ BASE_SETTINGS = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 )
 EFFORTS = [
-    pytest.param(settings(BASE_SETTINGS, max_examples=30, derandomize=True), id="short"),
+    pytest.param(settings(BASE_SETTINGS, max_examples=15, derandomize=True), id="short"),
     pytest.param(settings(BASE_SETTINGS, max_examples=10_000), id="long", marks=pytest.mark.long),
 ]
 with_effort = pytest.mark.parametrize("effort", EFFORTS)
