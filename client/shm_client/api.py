@@ -4,6 +4,7 @@ The token is sent in the Authorization header only, and only to the configured s
 only the query of a `next` link is used.
 """
 
+import asyncio
 import re
 import ssl
 from collections import Counter
@@ -14,8 +15,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
+from .cancelling import end_tasks
 from .errors import IncompatibleServerError, InvalidResponseError, ServerUnavailableError
 from .figures import AuditEntry, Breakdown, Histogram, Lifecycle, MetricSeries, Period, StoredSnapshot, Token, Versions
+from .handshake import HandshakeTrace
 from .http_errors import describe_cause, parse_date, to_client_error
 from .lean_httpx import httpx
 from .model import (
@@ -64,6 +67,7 @@ class Api:
     def __init__(self, server: str, token: str, *, sanitize: Sanitizer = keep_unchanged) -> None:
         self._former: list[httpx.AsyncClient] = []  # of connections before; requests may still wait for their answers
         self._open_requests: Counter[httpx.AsyncClient] = Counter()
+        self._request_tasks: set[asyncio.Task[httpx.Response]] = set()  # ended by `aclose`
         self.sanitize = sanitize
         self._connect(server, token)
 
@@ -99,8 +103,10 @@ class Api:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the HTTP connections."""
-        for http in (*self._former, self._http):
+        """Closes the HTTP connections. Requests that are open raise ServerUnavailableError."""
+        # httpx forgets a connection that is still being made, and never closes it.
+        await end_tasks(self._request_tasks)
+        for http in (self._http, *self._former):  # the first one before anything else can send a request with it
             await http.aclose()
 
     async def _close_former(self) -> None:
@@ -300,7 +306,7 @@ class Api:
         http, server = self._http, self.server  # `connect` may replace both before the answer
         self._open_requests[http] += 1
         try:
-            response = await http.request(method, path, json=body)
+            response = await self._request(http, method, path, body)
         except httpx.TimeoutException as error:
             raise ServerUnavailableError(f"no answer from {server} in time") from error
         except httpx.HTTPError as error:
@@ -312,6 +318,22 @@ class Api:
             self._update_clock_offset(response)
         _check_api_level(server, response)
         return response
+
+    async def _request(
+        self, http: httpx.AsyncClient, method: str, path: str, body: Mapping[str, object] | None
+    ) -> httpx.Response:
+        """The response. The request is a task of its own, which `aclose` can end without its caller."""
+        trace = {"trace": HandshakeTrace()} if http.base_url.scheme == "https" else {}
+        task = asyncio.create_task(http.request(method, path, json=body, extensions=trace))
+        self._request_tasks.add(task)
+        task.add_done_callback(self._request_tasks.discard)
+        try:
+            return await task
+        except asyncio.CancelledError as error:
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise
+            raise ServerUnavailableError(f"no answer from {http.base_url}: the client was closed") from error
 
     def _decode(self, response: httpx.Response, expected_type: type[T] | Any) -> T:
         decoded: T = decode(response.content, expected_type, self.sanitize)

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Self
 
 from .api import Api
+from .cancelling import end_tasks
 from .errors import (
     ClientError,
     IncompatibleServerError,
@@ -32,7 +33,6 @@ from .pending_kpis import PendingKpis
 
 PAGE_SIZE = 1000  # instances; the server's maximum
 MAX_QUEUED_EVENTS = 100  # that the subscriber has not read; beyond it the client stops reading messages
-CANCEL_RETRY_S = 2.0  # a task that has not ended by then is cancelled again: a library may have swallowed the first
 MIN_BACKOFF_S = 0.25  # a restarting server is found quickly
 MAX_BACKOFF_S = 10.0  # a server that stays down gets few requests
 
@@ -110,9 +110,8 @@ class Subscription:
         self._needs_list = True
         self._tracker = InstanceTracker(self._newest)
         self._listing = Listing(self._tracker)
-        while task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait([task], timeout=CANCEL_RETRY_S)
+        if task is not None:
+            await end_tasks([task])
 
     def relist(self) -> None:
         """Lists again. While the server is unavailable, retries at once."""

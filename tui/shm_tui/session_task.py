@@ -3,6 +3,7 @@
 import asyncio
 from typing import Protocol
 
+from shm_client.cancelling import end_tasks
 from shm_tui.widgets.footer import Footer
 
 RESTART_DELAY_S = 1.0  # after an exception in the session
@@ -36,9 +37,7 @@ class SessionTask:
 
     async def stop(self) -> None:
         """Ends the session, and waits for its end."""
-        tasks = list(self._tasks)
-        self.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
     async def _run(self, session: Session) -> None:
         while True:
