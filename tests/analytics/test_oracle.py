@@ -23,7 +23,7 @@ pytestmark = pytest.mark.cluster
 
 LARGE_EXAMPLES = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 EXAMPLE_COUNTS = [
-    pytest.param(settings(LARGE_EXAMPLES, max_examples=4, derandomize=True), id="short"),
+    pytest.param(settings(LARGE_EXAMPLES, max_examples=3, derandomize=True), id="short"),
     pytest.param(settings(LARGE_EXAMPLES, max_examples=500), id="long", marks=pytest.mark.long),
 ]
 

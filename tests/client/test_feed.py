@@ -66,7 +66,7 @@ async def test_the_mirror_equals_a_list_read_while_installs_report(server: Serve
         async with mirror_feed(client.feed(page_size=3)) as mirror:
             await mirror.wait_until(lambda: mirror.is_complete)
             await mirror.wait_until(lambda: len(mirror.instances) == len(installs))
-            await mirror.wait_until(lambda: len(mirror.events_of(InstanceUpdated)) > 200)
+            await mirror.wait_until(lambda: len(mirror.events_of(InstanceUpdated)) > 80)
             await reports.stop()
             await mirror.assert_matches_list(client)
             assert not mirror.events_of(Disconnected, InstanceRemoved)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shm_tui.actions import ACTIONS, commands
@@ -52,6 +52,7 @@ def past_places(draw: st.DrawFn) -> Place:
     return replace(draw(places()), at=day, range=draw(st.sampled_from([*set(PERIODS) - {*SHORT_PERIODS}])))
 
 
+@settings(max_examples=40)
 @given(places() | past_places(), places())
 def test_a_rendered_place_is_parsed_as_the_same_place(place: Place, current: Place) -> None:
     parsed = parse_place(render_place(place), current)

@@ -154,6 +154,7 @@ def test_an_initdb_that_does_not_end_is_killed_with_its_children(postgres_dir: P
     assert not (folder / "postgres.new").exists()
 
 
+@pytest.mark.long
 def test_a_server_is_stopped_right_after_its_postgres_started(postgres_dir: Path) -> None:
     folder = postgres_dir / "data"
     with command(folder, "serve", "--port", "0") as process:

@@ -187,6 +187,7 @@ def test_a_worker_that_does_not_end_within_the_drain_is_killed(serve: Callable[.
     assert "1 workers did not end in time" in server.log
 
 
+@pytest.mark.long
 def test_the_parent_restarts_an_embedded_postgres_that_died(embedded: ServerProcess) -> None:
     install = Install(embedded.url).enroll({"n": 1})
     os.kill(int((embedded.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)

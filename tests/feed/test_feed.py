@@ -50,13 +50,16 @@ async def test_a_reconnected_subscriber_receives_the_missed_changes(server: Serv
         assert len(subscriber.cursors) == 3
 
 
+REPORTS = 7  # of each install
+
+
 async def test_the_mirror_equals_a_fresh_list_while_two_servers_write(serve: Callable[..., ServerProcess]) -> None:
     servers = [serve(), serve()]
     installs = [Install(servers[number % 2].url).enroll({"n": 0}) for number in range(12)]
     mirror, cursor = list_instances(servers[0])
 
     async def send_reports(install: Install) -> None:
-        for number in range(1, 15):
+        for number in range(1, REPORTS + 1):
             assert (await asyncio.to_thread(install.snapshot, {"n": number})).status_code == 202
 
     async with (
@@ -76,7 +79,7 @@ async def test_the_mirror_equals_a_fresh_list_while_two_servers_write(serve: Cal
 async def read_to_end(subscriber: Any, installs: list[Install], mirror: dict[str, dict[str, Any]]) -> None:
     """Reads until the last snapshot of every install has arrived."""
     subscriber.instances = dict(mirror)
-    while any(subscriber.instances[install.instance_id]["metrics"]["n"] < 14 for install in installs):
+    while any(subscriber.instances[install.instance_id]["metrics"]["n"] < REPORTS for install in installs):
         await subscriber.message()
 
 

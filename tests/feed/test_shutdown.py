@@ -11,12 +11,13 @@ from tests.support.feed_history import record_history
 from tests.support.server_process import ServerProcess
 from tests.support.watcher_group import make_watcher_group
 
+ROUNDS = 150
 MAX_UPTIME_S = 1.0  # from a start to the next stop: during start-up, or well after it
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(150, marks=pytest.mark.long)])
+@pytest.mark.long
 async def test_subscribers_miss_nothing_when_servers_stop_at_any_time(
-    serve: Callable[..., ServerProcess], database: str, seed: int, rounds: int
+    serve: Callable[..., ServerProcess], database: str, seed: int
 ) -> None:
     rng = Random(seed)
     servers = [serve(), serve()]
@@ -25,7 +26,7 @@ async def test_subscribers_miss_nothing_when_servers_stop_at_any_time(
     group = make_watcher_group(servers, database, seed)
     async with group.watching(chaos):
         with chaos.running():
-            for _ in range(rounds):
+            for _ in range(ROUNDS):
                 server = rng.choice(servers)
                 await asyncio.sleep(rng.uniform(0, MAX_UPTIME_S))
                 assert await asyncio.to_thread(server.terminate) == 0

@@ -122,6 +122,7 @@ def test_an_instance_that_failed_is_changed_once_the_cause_is_removed(
     assert background.differences() == {}
 
 
+@pytest.mark.long
 def test_many_failing_instances_end_a_pass(quiet: tuple[ServerProcess, BackgroundJobs], database: str) -> None:
     server, background = quiet
     for _ in range(25):
