@@ -9,12 +9,13 @@ import msgspec
 from shm.analytics import applications, hidden_metrics
 from shm.analytics.applications import HiddenKeys
 from shm.analytics.conditions import MAX_CONDITIONS, hiding_apps_of, parse_condition
-from shm.analytics.instance_fields import Instance, Status
+from shm.analytics.instance_fields import COLUMNS, Instance, Status
 from shm.analytics.scan_limiter import ScanLimiter
 from shm.core import page_tokens
 from shm.core.json_types import REPEATED, Metrics, Timestamp
 from shm.core.releases import version_rank
 from shm.core.settings import Settings
+from shm.db.columns import Columns
 from shm.db.conditions import NO_CONDITIONS, Conditions
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
@@ -179,6 +180,7 @@ class InstanceReader:
             parameters = {
                 **filter_parameters,
                 "conditions": conditions,
+                "columns": Columns(COLUMNS),
                 "flat": flat,
                 "after_id": last_id,
                 "limit": limit,
@@ -190,10 +192,7 @@ class InstanceReader:
                 return
             last_id, available = rows[-1]["instance_id"], rows[0]["available"]
             hidden_keys = await applications.select_hidden_keys(self._database)
-            yield [
-                instance_from_row(row if row["leaves"] is None else row | {"metrics": row["leaves"]}, hidden_keys)
-                for row in rows
-            ]
+            yield [instance_from_row(row, hidden_keys) for row in rows]
             if len(rows) == available < limit:
                 return
             # PostgreSQL converts all requested rows to text before it applies

@@ -101,8 +101,8 @@ SELECT instances FROM counted;
 
 -- name: select_by_id
 -- Instances by ID. The ID never changes, so a scan of all instances reads each one once, despite concurrent changes.
--- `flat`: with `leaves`, which are null where the metrics object has no nested ones. OFFSET 0 keeps the planner from reading
--- all instances for a page.
+-- `columns`: those of an instance beside its metrics. `flat`: with the leaves in place of the metrics object. OFFSET 0 keeps
+-- the planner from reading all instances for a page.
 WITH chosen AS MATERIALIZED (
     SELECT instance_id, CASE WHEN %(flat)s::boolean THEN leaves END AS leaves
     FROM instances
@@ -115,12 +115,17 @@ WITH chosen AS MATERIALIZED (
 ),
 page AS (
     SELECT
-        item.*, c.leaves,
+        item.*,
         count(*) OVER () AS available,
-        sum(octet_length(coalesce(c.leaves, item.metrics)::text)) OVER (ORDER BY item.instance_id ROWS UNBOUNDED PRECEDING)
-            - octet_length(coalesce(c.leaves, item.metrics)::text) AS bytes_before
+        sum(octet_length(item.metrics::text)) OVER (ORDER BY item.instance_id ROWS UNBOUNDED PRECEDING)
+            - octet_length(item.metrics::text) AS bytes_before
     FROM chosen c
-    CROSS JOIN LATERAL (SELECT * FROM instance_items WHERE instance_id = c.instance_id OFFSET 0) item
+    CROSS JOIN LATERAL (
+        SELECT %(columns)s, coalesce(c.leaves, metrics) AS metrics
+        FROM instance_items
+        WHERE instance_id = c.instance_id
+        OFFSET 0
+    ) item
 )
 SELECT * FROM page
 WHERE bytes_before < %(max_bytes)s::bigint

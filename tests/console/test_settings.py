@@ -84,6 +84,7 @@ async def test_a_saved_view_is_found_again_and_kept_in_the_file(ledger: ServerPr
         await console.wait_for_text("PLAYS")
         await enter_command(console, "ledger/busy")
         await console.wait_until(lambda: len(console.rows()) == 2 and console.app.place.app == "ledger")
+        await console.wait_until(lambda: console.app.navigation.session.store.has_sort_order)  # once KPIs are known
         places = {command.title: command for command in console.app.get_system_commands(console.app.screen)}
         places["ledger/busy"].callback()
         assert console.app.place == parse_place("ledger/instances sort=-sent /sent>5", Place())

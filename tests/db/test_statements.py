@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 
+from shm.analytics.instance_fields import COLUMNS
 from shm.db.advisory_locks import Lock
 from shm.db.statements import original_statements, split_prologue, sql_directory, statements, to_positional
 from tests.support.databases import admin_cursor, empty_database, fresh_database
@@ -45,7 +46,8 @@ def schema(postgres: str) -> Iterator[psycopg2.extensions.cursor]:
 @pytest.mark.parametrize("name", sorted(statements()))
 def test_a_statement_fits_the_schema(name: str, schema: psycopg2.extensions.cursor) -> None:
     statement = statements()[name]
-    preparation = statement.preparation or f"PREPARE statement AS {to_positional(split_prologue(statement.sql)[1])[0]}"
+    sql = split_prologue(statement.sql)[1].replace("%(columns)s", ", ".join(COLUMNS))  # names, and not a value
+    preparation = statement.preparation or f"PREPARE statement AS {to_positional(sql)[0]}"
     schema.execute(preparation)
     schema.execute("DEALLOCATE ALL")
 

@@ -30,6 +30,7 @@ SET_READ_ONLY = """
         EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {}', current_database());
     END $$
 """
+OPENING_TIMEOUT_S = 60  # of a session
 COUNT_OPENING = """
     SELECT count(*) FROM pg_locks JOIN pg_database ON objid = pg_database.oid
     WHERE classid = 'pg_database'::regclass AND datname = current_database()
@@ -73,7 +74,9 @@ def make_read_only(cursor: psycopg2.extensions.cursor) -> None:
     """
     cursor.execute(SET_READ_ONLY.format("ON"))
     cursor.execute(COUNT_OPENING)
+    deadline = time.monotonic() + OPENING_TIMEOUT_S
     while cursor.fetchone() != (0,):
+        assert time.monotonic() < deadline, "a session does not open"
         time.sleep(0.01)
         cursor.execute(COUNT_OPENING)
     cursor.execute(END_SESSIONS)
