@@ -72,7 +72,7 @@ def test_a_backup_under_load_is_restored_and_checked(postgres_dir: Path, tmp_pat
     file, second = tmp_path / "shm.dump", tmp_path / "second.dump"
     with embedded_cluster(postgres_dir) as cluster:
         (server,) = cluster.servers
-        load = Load(cluster.urls, 4)
+        load = Load(cluster.urls, 4, rest_s=0.02)
         with load.running():
             load.wait_for_more(30)
             acknowledged = set(load.acknowledged)

@@ -23,8 +23,8 @@ from tests.support.subscriber import subscribe
 
 TIMEOUT_S = 60
 MAX_ATTEMPTS = 60  # one of two workers accepts each connection, at random
-LOADERS = 12
-SNAPSHOTS = 300  # acknowledged before the kill, and after it
+LOADERS = 6
+SNAPSHOTS = 100  # acknowledged before the kill, and after it
 WORKERS = 2
 
 

@@ -84,7 +84,7 @@ def test_processes_that_start_at_once_share_one_identity(tmp_path: Path, links: 
     code = RACING_PROGRAM.format(links=links, directory=str(tmp_path / "data"))
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(12)
+        for _ in range(8)
     ]
     for process in processes:
         assert process.stdout is not None

@@ -8,6 +8,7 @@ from shm.server.handlers.ingest import ENDPOINTS
 from tests.support import plain_http
 from tests.support.clusters import wait_for
 from tests.support.installs import Install
+from tests.support.parameters import long_rows_after
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
 from tests.support.shared_servers import ServerWithDatabase
@@ -90,7 +91,7 @@ def test_the_next_link_is_relative_to_the_request(target: ServerWithDatabase, in
     assert second[0]["instance_id"] != answer.json()[0]["instance_id"]
 
 
-@pytest.mark.parametrize(("host", "workers"), [("::", "1"), ("[::]", "2")])
+@pytest.mark.parametrize(("host", "workers"), long_rows_after(1, [("[::]", "2"), ("::", "1")]))
 def test_the_host_of_all_ipv6_addresses_is_of_both_families(
     serve: Callable[..., ServerProcess], host: str, workers: str
 ) -> None:

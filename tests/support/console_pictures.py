@@ -48,6 +48,7 @@ STATES = {  # each with its size; `loading` to `disconnected` are those of the c
 DISCONNECTED_S, RETRY_S = 12.5, 4.5  # while the server is unavailable
 PORT, CHECKSUM = re.compile(r"127\.0\.0\.1:\d{5}"), re.compile(r"terminal-\d+")
 POLL_INTERVAL_S = 0.1
+LAST_POLL_S = 0.4  # of those that draw the picture, which become rarer
 TIMEOUT_S = 60
 
 
@@ -152,8 +153,8 @@ async def draw_until(app: ConsoleApp, expected: str) -> str:
     """The picture as soon as it is the expected one, else the last one before the timeout."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + TIMEOUT_S
-    picture = draw(app)
+    picture, pause_s = draw(app), POLL_INTERVAL_S
     while picture != expected and loop.time() < deadline:
-        await asyncio.sleep(POLL_INTERVAL_S)
-        picture = draw(app)
+        await asyncio.sleep(pause_s)
+        picture, pause_s = draw(app), min(1.5 * pause_s, LAST_POLL_S)
     return picture
