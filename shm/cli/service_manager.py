@@ -13,4 +13,5 @@ def notify_ready() -> None:
     if not address:
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notification:
+        notification.setblocking(False)  # a manager that does not read keeps no server from its work
         notification.sendto(b"READY=1", f"\0{address[1:]}" if address.startswith("@") else address)

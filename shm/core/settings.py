@@ -473,7 +473,7 @@ class Settings:
         parse_count,
         "600",
         "Snapshots with a bad signature, of an unknown instance, or repeated, for each address and period. Beyond it "
-        "they cost two statements a second in all, and only known installs with a valid signature are accepted from "
+        "they cost a few statements a second in all, and only known installs with a valid signature are accepted from "
         "the address.",
     )
     ratelimit_failed_period: timedelta = setting(

@@ -123,3 +123,13 @@ def test_the_spool_is_bounded_in_number_size_and_age(tmp_path: Path, is_stored: 
         assert len(spool.load(install)) == 1
         assert spool.load(another) == []
         assert spool.load(install) == []
+
+
+def test_a_file_of_another_program_pushes_out_no_snapshot(tmp_path: Path) -> None:
+    install = create_ephemeral("")
+    spool = Spool(tmp_path)
+    spool.add(b"{}", install.sign(b"{}"), 1, 0)
+    (folder,) = {path.parent for path in tmp_path.rglob("0*-1")}
+    (folder / "9abc").write_text("notes")
+    spool.add(b"[]", install.sign(b"[]"), 2, 0)
+    assert [entry.body for entry in spool.load(install)] == [b"{}", b"[]"]

@@ -270,7 +270,7 @@ async def _verify_within_limits(services: Services, request: Request) -> SignedB
     """Verifies the signature of a snapshot or a backlog.
 
     For an address that has sent too many invalid requests only a valid signature is accepted, and no repetition, and
-    two statements a second read the keys for all of its requests. So strangers behind an address do not lock out the
+    a few statements a second read the keys for all such requests. So strangers behind an address do not lock out the
     installs behind it. Raises TooManyRequests.
     """
     limits = services.rate_limiter
