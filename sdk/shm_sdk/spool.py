@@ -82,7 +82,7 @@ class Spool:
     def _load(self) -> list[Spooled]:
         stored = [] if self._folder is None else map(self._read, self._names())
         entries = [*self._in_memory, *(entry for entry in stored if entry is not None)]
-        return sorted(entries, key=lambda entry: (entry.taken_at, entry.name))  # the file of another program is the oldest
+        return sorted(entries, key=lambda entry: (entry.taken_at, entry.name))  # a foreign file counts as the oldest
 
     def _write(self, entry: Spooled, folder: Path) -> bool:
         """Stores it. False where that is not possible."""
