@@ -27,7 +27,7 @@ TIMEOUT_S = 120  # hundreds of feeds on a machine that is busy with other work
 SCRAPE_INTERVAL_S = 0.2
 STALLED = 30
 MANY = 300
-TEXT = ["x" * 250] * 12  # of a metric: the messages to each subscriber exceed the system's buffers
+TEXT = ["x" * 250] * 24  # of a metric: the messages to each subscriber exceed the system's buffers
 MAX_WRITE_BYTES = 256 * 2**10
 NO_NEW_KEYS = {"key_sets": '[["n"]]', "string_sets": "[{}]", "max_keys": 1_000, "max_values": 500, "is_import": False}
 MIB = 2**20
@@ -120,7 +120,7 @@ async def test_stalled_subscribers_cost_little_memory_and_block_nobody(
         SHM_DB_PATIENCE="1m",
         SHM_MAX_UNREAD="1m",
     )
-    installs = [Install(server.url).enroll({"n": 0, "text": TEXT}) for _ in range(40)]
+    installs = [Install(server.url).enroll({"n": 0, "text": TEXT}) for _ in range(20)]
     async with subscribe(server, f"?since={feed_cursor(server)}") as active:
         await send_snapshots(installs, range(1, 3))
         await wait_for_snapshots(active, installs, 2)
