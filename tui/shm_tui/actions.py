@@ -78,6 +78,7 @@ ACTIONS = (
     Action("sort(1)", "shift+right", "⇧→", "sort by the column right of it; in a view, next metric", SORTING, "sort"),
     Action("reverse", "s", "s", "reverse the sort order", SORTING),
     Action("sort_choice", "o", "o", "choose the column to sort by, by its name", SORTING),
+    Action("column_choice", "w", "w", "columns: hide, pin, move and widen them", SORTING, "columns"),
     Action("mark", "space", "Space", "mark the instance, or remove its mark", DECIDING, for_admins=True),
     Action("unmark", "u", "u", "remove all marks", DECIDING, for_admins=True),
     Action("decide('approve')", "a", "a", "approve the instance, or the marked ones", DECIDING, for_admins=True),
@@ -108,7 +109,18 @@ ACTIONS = (
 
 # The actions in the footer of each context, the most used first.
 FOOTER_ACTIONS: dict[Context, tuple[str, ...]] = {
-    "table": ("filter", "open", "sort(1)", "chart", "view('versions')", "view('fleet')", "command", "help", "close"),
+    "table": (
+        "filter",
+        "open",
+        "sort(1)",
+        "chart",
+        "view('versions')",
+        "view('fleet')",
+        "command",
+        "column_choice",
+        "help",
+        "close",
+    ),
     "details": ("back", "move(1)", "neighbour(1)", "next_pane", "pause", "help", "close"),
     "filter": ("open", "back"),
     "fleet": ("filter", "open", "range('3m')", "command", "previous_place", "help", "close"),

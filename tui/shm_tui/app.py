@@ -26,8 +26,9 @@ from shm_tui.hangup import end_without_terminal
 from shm_tui.help_screen import HelpScreen
 from shm_tui.instance_search import InstanceSearch
 from shm_tui.level_control import LevelControl
+from shm_tui.model.column_choice import ColumnChoice
 from shm_tui.model.live_session import LiveSession, Overview
-from shm_tui.model.place import DEFAULT_APP, Place, ViewName
+from shm_tui.model.place import ALL, DEFAULT_APP, Place, ViewName
 from shm_tui.model.row_store import MAX_ROWS
 from shm_tui.navigation import Navigation
 from shm_tui.output_control import OutputControl
@@ -89,6 +90,7 @@ class ConsoleApp(BufferedApp):
         self.is_restricted = is_restricted  # `shm_tui.restricted`
         self.dashboard = Dashboard()
         self.dashboard.footer.actions = self.actions
+        self.dashboard.column_choices.update(settings.config.columns)
         self.settings = SettingsControl(self, client, self.dashboard.footer, settings)
         self.navigation = Navigation(
             *(client, self.dashboard, place or Place(slug or DEFAULT_APP), self._mark_changed, max_rows),
@@ -375,6 +377,23 @@ class ConsoleApp(BufferedApp):
         if self.place.view == "instances":
             self.push_screen(SortPalette())
 
+    def action_column_choice(self) -> None:
+        """Opens the list of the columns, to hide, pin, move and widen them."""
+        from shm_tui.column_screen import ColumnScreen
+
+        session, dashboard = self.session, self.dashboard
+        if self.place.view != "instances" or not dashboard.all_columns:
+            return
+
+        def keep(choice: ColumnChoice | None) -> None:
+            if choice is not None and choice != before:
+                self.settings.save_columns(session.slug or ALL, choice)
+
+        before = dashboard.column_choice(session)
+        show = partial(dashboard.choose_columns, session)
+        title = f"Columns of {session.slug or 'all applications'}"
+        self.push_screen(ColumnScreen(title, dashboard.all_columns, before, dashboard.table.width_of, show), keep)
+
     def action_dimension(self) -> None:
         """In the view of a metric, shows its values by another dimension."""
         if (place := self.navigation.view.next_dimension()) is not None:
@@ -445,7 +464,7 @@ class ConsoleApp(BufferedApp):
             return self.is_admin and not self.levels.is_prompt_open
         if action in HOST_ACTIONS:
             return not self.is_restricted
-        if action in ("filter", "command", "copy_choice", "export", "json", "sort_choice"):
+        if action in ("filter", "command", "copy_choice", "export", "json", "sort_choice", "column_choice"):
             return len(self.screen_stack) == 1 and not self.levels.is_prompt_open
         return action != "next_pane" or len(self.screen_stack) == 1
 

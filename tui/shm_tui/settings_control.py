@@ -19,6 +19,7 @@ from shm_tui.config.keyring import KEYRING_TIMEOUT_S
 from shm_tui.config.settings import Settings
 from shm_tui.decisions import Decisions
 from shm_tui.errors import ConsoleError, TokenError
+from shm_tui.model.column_choice import ColumnChoice
 from shm_tui.model.live_session import ConnectionStatus, Phase
 from shm_tui.model.place import DEFAULT_APP, Place, PlaceError
 from shm_tui.model.saved_views import check_view_name
@@ -201,6 +202,16 @@ class SettingsControl:
 
         if self._writable(":save") is not None:
             self._try(partial(self._write, save_view, f"Saved: :{name} shows this place", self._navigation.place, name))
+
+    def save_columns(self, app: str, choice: ColumnChoice) -> None:
+        """Keeps the columns of an application's list in the configuration file; not in a restricted session."""
+        from shm_tui.config.writer import save_columns
+
+        if self.settings.kept is None:
+            notice = "The columns are kept until the end of this session: it is restricted, and writes nothing"
+            self._footer.show_notice(notice, NOTICE_S)
+        else:
+            self._try(partial(self._write, save_columns, "Saved the columns", app, choice))
 
     def _save_theme(self) -> None:
         from shm_tui.config.writer import save_theme

@@ -15,6 +15,7 @@ import platformdirs
 
 from shm_tui.access import resolve_server_url
 from shm_tui.errors import AddressError, ConfigError
+from shm_tui.model.column_choice import ColumnChoice, check_choice
 from shm_tui.model.place import ALL, PlaceError
 from shm_tui.model.saved_views import MAX_VIEWS, SavedViews, check_view, check_view_name
 from shm_tui.text.sanitizing import sanitize
@@ -44,6 +45,7 @@ class _Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     contexts: dict[str, Any] = {}
     keys: dict[str, Any] = {}
     views: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Config:
     contexts: Mapping[str, Context] = field(default_factory=dict)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     views: SavedViews = field(default_factory=SavedViews)
+    columns: Mapping[str, ColumnChoice] = field(default_factory=dict)  # by application, `*`: the list of all
 
 
 EMPTY = Config(Path(CONFIG_FILE))  # of a console that reads no file
@@ -124,7 +127,15 @@ def _check(path: Path, document: dict[str, Any]) -> Config:
             keys = check_keys(listed)
         except KeysError as error:
             raise _KeyError(f"keys.{error.action}", str(error)) from None
-    return Config(path, tables.default_context, tables.theme, contexts, keys, _check_views(tables.views))
+    return Config(
+        path,
+        tables.default_context,
+        tables.theme,
+        contexts,
+        keys,
+        _check_views(tables.views),
+        _check_columns(tables.columns),
+    )
 
 
 def _check_context(name: str, table: Any) -> Context:
@@ -162,6 +173,18 @@ def _check_views(tables: dict[str, Any]) -> SavedViews:
             except PlaceError as error:
                 raise _KeyError(f"views.{slug}.{name}", str(error)) from None
     return SavedViews(views)
+
+
+def _check_columns(tables: dict[str, Any]) -> dict[str, ColumnChoice]:
+    """The choices of columns of each application."""
+    choices = {}
+    for slug, table in tables.items():
+        choices[slug] = _convert(f"columns.{slug}", table, ColumnChoice)
+        try:
+            check_choice(choices[slug])
+        except ValueError as error:
+            raise _KeyError(f"columns.{slug}", str(error)) from None
+    return choices
 
 
 def _convert(key: str, value: Any, kind: type[T]) -> T:

@@ -4,11 +4,13 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import tomlkit
 
 from shm_tui.config.file import MAX_CONFIG_BYTES, Config, parse_config
 from shm_tui.config.storage import write_private
 from shm_tui.errors import ConfigError
+from shm_tui.model.column_choice import ColumnChoice
 from shm_tui.model.place import ALL, Place
 from shm_tui.model.saved_views import saved_form
 
@@ -19,6 +21,20 @@ def save_view(path: Path, place: Place, name: str) -> Config:
     def edit(document: MutableMapping[str, Any]) -> None:
         views = document.setdefault("views", tomlkit.table(is_super_table=True))
         views.setdefault(place.app or ALL, tomlkit.table())[name] = saved_form(place)
+
+    return _edit(path, edit)
+
+
+def save_columns(path: Path, app: str, choice: ColumnChoice) -> Config:
+    """Keeps the columns of an application's list, `*` for that of all. Returns the new contents. Raises ConfigError."""
+
+    def edit(document: MutableMapping[str, Any]) -> None:
+        columns = document.setdefault("columns", tomlkit.table(is_super_table=True))
+        columns.pop(app, None)
+        if choice != ColumnChoice():
+            columns[app] = tomlkit.item(msgspec.to_builtins(choice))
+        elif not columns:
+            del document["columns"]
 
     return _edit(path, edit)
 

@@ -42,8 +42,9 @@ def place_columns(
     visible, spare = _take_fitting(_with_pinning(columns, Pinning.NONE)[first:], widths, right_x - x)
     stretch = min(MAX_STRETCH, spare // len(visible)) if visible else 0
     for column in visible:
-        placed.append(PlacedColumn(column, x, widths[column.id] + stretch))
-        x += widths[column.id] + stretch + GAP
+        width = widths[column.id] + (stretch if column.min_width < column.max_width else 0)  # else it has been chosen
+        placed.append(PlacedColumn(column, x, width))
+        x += width + GAP
     for column in right_columns:
         placed.append(PlacedColumn(column, max(x, right_x), widths[column.id]))
         right_x += widths[column.id]
@@ -85,6 +86,10 @@ class ColumnLayout:
     def set_columns(self, columns: list[Column]) -> None:
         """Replaces the columns; `widen` must follow, because new columns have no width yet."""
         self.columns = columns
+        for column in columns:
+            if column.id in self._widths:  # another width may have been chosen
+                width = self._widths[column.id]
+                self._widths[column.id] = max(column.min_width, min(column.max_width, width))
         self._first = min(self._first, max(0, len(self._scrolling()) - 1))
         self._placed = None
 
@@ -93,6 +98,10 @@ class ColumnLayout:
         if line_width != self._line_width:
             self._line_width = line_width
             self._placed = None
+
+    def width_of(self, column: Column) -> int:
+        """The cells of a column, visible or not, before it is widened by spare space."""
+        return self._widths.get(column.id, column.min_width)
 
     def placed(self) -> list[PlacedColumn]:
         """The visible columns, from left to right."""

@@ -6,10 +6,11 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from shm_tui.actions import view_context
+from shm_tui.model.column_choice import ColumnChoice, arrange
 from shm_tui.model.columns import SEEN, Column, build_columns
 from shm_tui.model.empty_message import LOADING, empty_message, incomplete_message
 from shm_tui.model.live_session import LiveSession, Phase
-from shm_tui.model.place import Place
+from shm_tui.model.place import ALL, Place
 from shm_tui.model.row import Row
 from shm_tui.model.row_store import numeric_keys
 from shm_tui.model.tile_session import TileData
@@ -50,6 +51,8 @@ class Dashboard(Vertical):
         self.tile_data = TileData()
         self.has_data = False
         self._was_silent = False  # at the last drawing, while the connection was open
+        self.column_choices: dict[str, ColumnChoice] = {}  # by application, `*` for the list of all
+        self.all_columns: list[Column] = []  # before the user's choice among them
         self._columns_signature: object = None  # of the columns that the table has
 
     def compose(self) -> ComposeResult:
@@ -273,24 +276,37 @@ class Dashboard(Vertical):
         empty.update(message)
         self.table.set_class(bool(message), "-empty")
 
+    def choose_columns(self, session: LiveSession, choice: ColumnChoice) -> None:
+        """Draws the table with these columns from now on."""
+        self.column_choices[session.slug or ALL] = choice
+        self._update_columns(session)
+
+    def column_choice(self, session: LiveSession) -> ColumnChoice:
+        """The user's choice of columns for the session's list."""
+        return self.column_choices.get(session.slug or ALL) or ColumnChoice()
+
     def _update_columns(self, session: LiveSession) -> None:
-        """Rebuilds the columns when the keys, their order or the width of the screen changed."""
+        """Rebuilds the columns when the keys, their order, the choice or the width of the screen changed."""
         store, descriptions = session.store, session.descriptions
         key_counts = {key: count for key, count in store.key_counts.items() if count > 0}
         descriptions.request(key_counts)
         beside = [pane for pane in (self.chart, self.details) if pane.display and not self.has_class("one-pane")]
         width = self.size.width - sum(pane.outer_size.width for pane in beside)
-        columns = build_columns(
+        self.all_columns = build_columns(
             key_counts if descriptions.is_ready else {},
             numeric_keys(store),
             descriptions,
             one_application=session.slug is not None,
             width=width,
-            shown_before=[column.metric for column in self.table.columns if column.metric]
+            shown_before=[column.metric for column in self.all_columns if column.metric]
             if self.table.store is store
             else (),
         )
-        layout = [(column.id, column.label, column.align_right) for column in columns]
+        columns = arrange(self.all_columns, self.column_choice(session), width)
+        layout = [
+            (column.id, column.label, column.align_right, column.pinning, column.min_width, column.max_width)
+            for column in columns
+        ]
         signature = (id(store), layout, width)
         if signature == self._columns_signature:
             return

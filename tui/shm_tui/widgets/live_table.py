@@ -16,7 +16,7 @@ from textual.strip import Strip
 
 from shm_tui.model.column_heads import HEAD_LINES, head_lines
 from shm_tui.model.column_layout import GAP, OVERFLOW_WIDTH, ColumnLayout
-from shm_tui.model.columns import Column, Pinning
+from shm_tui.model.columns import SEEN, Column, Pinning
 from shm_tui.model.row_store import FlushResult, RowStore
 from shm_tui.model.state import Clock, State, state_of
 from shm_tui.text.formatting import UNKNOWN
@@ -58,6 +58,10 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     def columns(self) -> list[Column]:
         """All columns, visible or not."""
         return self._column_layout.columns
+
+    def width_of(self, column: Column) -> int:
+        """The cells of a column, visible or not."""
+        return self._column_layout.width_of(column)
 
     # Updates by the owner.
 
@@ -122,7 +126,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     def update_ages(self, clock: Clock) -> None:
         """Redraws the visible rows whose age is written differently now."""
         self.clock = clock
-        age = self.columns[-1].text if self.columns else None
+        age = next((column.text for column in self.columns if column.id == SEEN.id), None)
         self._refresh_rows(
             key
             for key in self._visible_keys()
@@ -290,7 +294,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
                 style = dim if self._is_dimmed else base + self._style(state.style)
             elif column.id in highlighted:
                 style = base + self._style("highlight")
-            elif column.pinning is Pinning.RIGHT:
+            elif column.id == SEEN.id:
                 self._drawn_ages[key] = text
                 style = dim
             elif text == UNKNOWN:
