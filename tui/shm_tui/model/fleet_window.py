@@ -9,7 +9,7 @@ not counted yet, or cannot count, are shown without it.
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from shm_client import Client, ClientError, Instance, Page, UnknownApplicationError
@@ -35,12 +35,14 @@ class WindowRequest:
 
 @dataclass(slots=True)
 class _Pages:
-    """Loaded rows that follow each other, the index of the first one, and the queries of the adjoining pages.
+    """Rows that follow each other, the index of the first one, and the queries of the adjoining pages.
 
-    `total` is the last known number of rows, at least the end of the loaded ones.
+    `loaded` are those of the last page that was received; the store has all, and changes them with the feed.
+    `total` is the last known number of rows, at least the end of these.
     """
 
-    instances: list[Instance]
+    ids: list[str]
+    loaded: list[Instance]
     first: int
     total: int
     previous: str | None
@@ -50,25 +52,27 @@ class _Pages:
     @property
     def end(self) -> int:
         """The index after the last row."""
-        return self.first + len(self.instances)
+        return self.first + len(self.ids)
 
     def prepend(self, page: Page) -> None:
         """Adds the page before, and drops rows at the end beyond MAX_WINDOW."""
-        self.instances = [*page.instances, *self.instances]
+        self.loaded = page.instances
+        self.ids = [*_ids(page), *self.ids]
         self.first = max(0, self.first - len(page.instances)) if page.previous else 0
         self.previous = page.previous
-        if len(self.instances) > MAX_WINDOW:
-            del self.instances[MAX_WINDOW:]
+        if len(self.ids) > MAX_WINDOW:
+            del self.ids[MAX_WINDOW:]
             self.next = None
 
     def append(self, page: Page) -> None:
         """Adds the page after, and drops rows at the beginning beyond MAX_WINDOW."""
-        self.instances = [*self.instances, *page.instances]
+        self.loaded = page.instances
+        self.ids = [*self.ids, *_ids(page)]
         self.next = page.next
         self.total = max(self.total, self.end)
-        surplus = len(self.instances) - MAX_WINDOW
+        surplus = len(self.ids) - MAX_WINDOW
         if surplus > 0:
-            del self.instances[:surplus]
+            del self.ids[:surplus]
             self.first += surplus
             self.previous = None
 
@@ -89,7 +93,7 @@ class FleetWindow:
         self._is_larger_than_store, self._on_change = is_larger_than_store, on_change
         self._request: WindowRequest | None = None
         self._shown: WindowRequest | None = None  # the request whose rows the store has
-        self._pages = _Pages([], 0, 0, None, None)
+        self._pages = _Pages([], [], 0, 0, None, None)
         self._count = RowCount(client, slug, self._apply_count)
         self._wake = asyncio.Event()
         self._unreachable_rows: range | None = None  # the rows in view, if they could not be loaded
@@ -207,7 +211,7 @@ class FleetWindow:
 
     async def _load_missing(self, request: WindowRequest, missing: range) -> _Pages:
         """Loads these rows: the adjoining page, or a page elsewhere after a jump."""
-        pages = self._pages
+        pages = replace(self._pages)  # which stay as they are if another filter is applied meanwhile
         if missing.start < pages.first <= missing.stop and pages.previous is not None:
             pages.prepend(await self._client.next_page(pages.previous))
             return pages
@@ -216,10 +220,10 @@ class FleetWindow:
             return pages
         if missing.stop >= pages.total:
             return await self._load_end(request)
-        if pages.instances and missing.start < pages.first <= missing.stop:
-            return await self._load(request, pages.instances[0].instance_id)
-        if pages.instances and missing.start <= pages.end < missing.stop:
-            return await self._load(request, pages.instances[-1].instance_id)
+        if pages.ids and missing.start < pages.first <= missing.stop:
+            return await self._load(request, pages.ids[0])
+        if pages.ids and missing.start <= pages.end < missing.stop:
+            return await self._load(request, pages.ids[-1])
         offset = min(missing.start, MAX_OFFSET)
         page = await self._read(request, offset=offset)
         return self._place(request, page, offset)
@@ -229,10 +233,9 @@ class FleetWindow:
         started_at, self._is_outdated = monotonic(), False
         self._count.refresh()
         rows, pages = self._store.rows_in_view, self._pages
-        loaded = {instance.instance_id for instance in pages.instances}
-        anchor = self._store.anchor_id if self._store.anchor_id in loaded else None
-        if anchor is None and rows.start > 0 and pages.instances:
-            anchor = pages.instances[min(max(0, rows.start - pages.first), len(pages.instances) - 1)].instance_id
+        anchor = self._store.anchor_id if self._store.anchor_id in pages.ids else None
+        if anchor is None and rows.start > 0 and pages.ids:
+            anchor = pages.ids[min(max(0, rows.start - pages.first), len(pages.ids) - 1)]
         try:
             loaded_pages = await self._load(request, anchor if rows.stop > PAGE_SIZE else None)
         except ClientError as error:
@@ -247,7 +250,7 @@ class FleetWindow:
         if anchor is not None:
             with suppress(UnknownApplicationError):  # the instance has been erased
                 page = await self._read(request, around=anchor, limit=2 * PAGE_SIZE)
-                if any(instance.instance_id == anchor for instance in page.instances):
+                if anchor in _ids(page):
                     return self._place(request, page, page.rows_before or 0)
         return self._place(request, await self._read(request), 0)
 
@@ -256,14 +259,14 @@ class FleetWindow:
         page = await self._read(request, before="end")
         number = len(page.instances)
         total = max(self._last_total(request), number) if page.previous else number
-        return _Pages(page.instances, total - number, total, page.previous, None, is_whole=not page.previous)
+        return _Pages(_ids(page), page.instances, total - number, total, page.previous, None, is_whole=not page.previous)
 
     def _place(self, request: WindowRequest, page: Page, first: int) -> _Pages:
         """The rows of a page, the first of which has this index."""
         end = first + len(page.instances)
         total = max(self._last_total(request), end) if page.next else end
         previous = page.previous if first else None
-        return _Pages(page.instances, first, total, previous, page.next, is_whole=not (first or page.next))
+        return _Pages(_ids(page), page.instances, first, total, previous, page.next, is_whole=not (first or page.next))
 
     def _last_total(self, request: WindowRequest) -> int:
         """The number of rows, else that of the shown ones if they match the same conditions, else 0."""
@@ -276,12 +279,12 @@ class FleetWindow:
         return await self._client.read_page(self._slug, request.conditions, request.sorting, limit, **place)
 
     def _show(self, request: WindowRequest, pages: _Pages, *, is_other_list: bool = False) -> None:
-        has_anchor = any(instance.instance_id == self._store.anchor_id for instance in pages.instances)
+        has_anchor = self._store.anchor_id in pages.ids
         self._shown, self._pages = request, pages
         if self._count.number is not None and pages.next:  # it may have arrived while the page was on its way
             pages.total = max(self._count.number, pages.end)
         released = self._store.show_window(
-            pages.instances, pages.first, pages.total, is_other_list=is_other_list and not has_anchor
+            *(pages.ids, pages.loaded, pages.first, pages.total), is_other_list=is_other_list and not has_anchor
         )
         self._store.is_counted = pages.is_whole or self._count.number is not None
         self._release(released)
@@ -301,3 +304,7 @@ class FleetWindow:
         """Removes rows that left the window, unless the feed keeps them up to date."""
         for instance_id in instance_ids - self._feed_ids:
             self._store.remove(instance_id)
+
+
+def _ids(page: Page) -> list[str]:
+    return [instance.instance_id for instance in page.instances]

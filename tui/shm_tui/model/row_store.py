@@ -94,9 +94,12 @@ class RowStore:
         """Accepts the removal of an instance."""
         self._enqueue(instance_id, _PendingChange(None, highlight=True))
 
-    def keep(self, instances: list[Instance]) -> set[str]:
-        """Puts these instances, and evicts none of them. Returns the IDs that were kept before and no longer are."""
-        before, self.kept = self.kept, {instance.instance_id for instance in instances}
+    def keep(self, instances: list[Instance], others: Iterable[str] = ()) -> set[str]:
+        """Puts these instances, and evicts none of them and of `others`.
+
+        Returns the IDs that were kept before and no longer are.
+        """
+        before, self.kept = self.kept, {instance.instance_id for instance in instances}.union(others)
         for instance in instances:
             row, pending = self.rows.get(instance.instance_id), self._pending.get(instance.instance_id)
             is_leaving = pending is not None and pending.row is None
@@ -112,19 +115,22 @@ class RowStore:
     # A window on a larger fleet.
 
     def show_window(
-        self, instances: list[Instance], first_index: int, total: int, *, is_other_list: bool = False
+        self, ids: list[str], loaded: list[Instance], first_index: int, total: int, *, is_other_list: bool = False
     ) -> set[str]:
-        """Shows these rows, the first of which has an index among `total`, at the next flush.
+        """Shows the rows of these instances, the first of which has an index among `total`, at the next flush.
 
+        `loaded`: the instances that have just been received. The rows of the others stay as they are: the feed may
+        have changed them since they were received.
         `is_other_list`: of another filter or order, without the instance under the cursor.
         Returns the IDs that were kept before and no longer are.
         """
-        for instance in instances:
+        for instance in loaded:
             if instance.instance_id not in self.rows:  # also while paused: the user has moved there
                 row = self.rows[instance.instance_id] = Row(instance)
                 self._count_keys(row, +1)
-        released = self.keep(instances)
-        self._next_window = [instance.instance_id for instance in instances], first_index, total
+        ids = [each for each in ids if each in self.rows]
+        released = self.keep(loaded, ids)
+        self._next_window = ids, first_index, total
         self._is_other_list = self._is_other_list or is_other_list
         return released
 
