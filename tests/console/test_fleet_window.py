@@ -165,16 +165,18 @@ async def test_a_loaded_row_changes_in_place(server: ServerProcess) -> None:
 async def test_a_page_that_is_added_leaves_newer_rows(server: ServerProcess) -> None:
     """A row that changed since its page was received stays as it is, also while no refresh succeeds."""
     install = Install(server.url).enroll({"n": 9_000})
-    async with run_fault_proxy(server.port) as proxy:
-        async with open_console(server, "ledger", max_rows=MAX_ROWS, url=proxy.url) as console:
-            await wait_for_window(console, 9_000, FLEET + 1)
-            proxy.cut_request = REFRESH
-            await asyncio.to_thread(install.snapshot, {"n": 9_500})
-            await console.wait_until(lambda: value(console, 0) == 9_500)
-            console.app.table.move_cursor(150)
-            await console.wait_until(lambda: value(console, 240) is not None, "the page after")
-            await console.wait_until(lambda: not console.app.table.store.pending_count, "the flush")
-            assert value(console, 0) == 9_500
+    async with (
+        run_fault_proxy(server.port) as proxy,
+        open_console(server, "ledger", max_rows=MAX_ROWS, url=proxy.url) as console,
+    ):
+        await wait_for_window(console, 9_000, FLEET + 1)
+        proxy.cut_request = REFRESH
+        await asyncio.to_thread(install.snapshot, {"n": 9_500})
+        await console.wait_until(lambda: value(console, 0) == 9_500)
+        console.app.table.move_cursor(150)
+        await console.wait_until(lambda: value(console, 240) is not None, "the page after")
+        await console.wait_until(lambda: not console.app.table.store.pending_count, "the flush")
+        assert value(console, 0) == 9_500
     erase(server, install)
 
 

@@ -40,6 +40,7 @@ from shm_tui.settings_control import SettingsControl
 from shm_tui.theme import BAND_DEFAULTS, SHM, THEMES
 from shm_tui.theme_names import TERMINAL
 from shm_tui.widgets.dashboard import Dashboard
+from shm_tui.widgets.delayed_call import call_after
 from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceRequested, SortRequested
 
@@ -176,9 +177,7 @@ class ConsoleApp(BufferedApp):
     def _plan_drawing(self) -> None:
         if self._is_ready:
             interval_s = DRAW_INTERVAL_S if self.data_shown.is_set() else START_DRAW_INTERVAL_S
-            # Not a timer of Textual's: on a busy machine it may end without a call when its delay is short.
-            delay_s = max(0.0, self._drawn_at + interval_s - monotonic())
-            asyncio.get_running_loop().call_later(delay_s, self.call_later, self._draw_changes)
+            call_after(self, max(0.0, self._drawn_at + interval_s - monotonic()), self._draw_changes)
 
     def _draw_changes(self) -> None:
         if not self._has_changes:

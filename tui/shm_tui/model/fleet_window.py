@@ -259,7 +259,9 @@ class FleetWindow:
         page = await self._read(request, before="end")
         number = len(page.instances)
         total = max(self._last_total(request), number) if page.previous else number
-        return _Pages(_ids(page), page.instances, total - number, total, page.previous, None, is_whole=not page.previous)
+        return _Pages(
+            _ids(page), page.instances, total - number, total, page.previous, None, is_whole=not page.previous
+        )
 
     def _place(self, request: WindowRequest, page: Page, first: int) -> _Pages:
         """The rows of a page, the first of which has this index."""

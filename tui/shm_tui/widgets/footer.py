@@ -7,6 +7,7 @@ from rich.text import Text
 from textual.widget import Widget
 
 from shm_tui.actions import ACTIONS, Action, Context, footer_hints
+from shm_tui.widgets.delayed_call import call_after
 
 NOTICE_S = 4.0  # long enough to read a line
 GAP = 3  # cells between two keys
@@ -38,7 +39,7 @@ class Footer(Widget):
         """Shows the answer to a key for some seconds, in place of keys and message."""
         self._notice = notice
         self.refresh()
-        self.set_timer(seconds, lambda: self._end_notice(notice))
+        call_after(self, seconds, lambda: self._end_notice(notice))
 
     def _end_notice(self, notice: str) -> None:
         if self._notice == notice:

@@ -20,6 +20,7 @@ from shm_tui.model.columns import SEEN, Column, Pinning
 from shm_tui.model.row_store import FlushResult, RowStore
 from shm_tui.model.state import Clock, State, state_of
 from shm_tui.text.formatting import UNKNOWN
+from shm_tui.widgets.delayed_call import call_after
 from shm_tui.widgets.line_builder import LineBuilder
 from shm_tui.widgets.messages import CursorMoved, LayoutChanged, RowOpened, SortRequested
 
@@ -112,7 +113,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         end = monotonic() + HIGHLIGHT_S
         self._highlights.update((key, (column_ids, end)) for key, column_ids in flush.changed.items())
         if flush.changed:
-            self.set_timer(HIGHLIGHT_S, self._end_highlights)
+            call_after(self, HIGHLIGHT_S, self._end_highlights)
         if self._widen_columns(key for key in flush.changed if key in self.store.rows):
             self.refresh()
         if flush.is_other_list:
