@@ -46,3 +46,13 @@ async def test_an_override_reaches_the_columns_of_a_running_console(server: Serv
         await asyncio.to_thread(set_overrides, server, overrides_)
         await console.wait_for_text("LETTERS")
         await console.wait_until_gone("SECRET")
+
+
+async def test_a_filter_by_a_label_works_from_the_start(server: ServerProcess) -> None:
+    """The labels arrive after the filter of the place has been applied."""
+    for number in (3, 5):
+        Install(server.url).enroll({"sent": number})
+    await asyncio.to_thread(set_overrides, server, {"sent": {"label": "Letters"}})
+    async with open_console(server, place="ledger/instances /letters>=4") as console:
+        await console.wait_for_text("LETTERS", "● live")
+        await console.wait_until(lambda: len(console.rows()) == 1, "the row that matches")

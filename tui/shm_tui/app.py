@@ -193,6 +193,7 @@ class ConsoleApp(BufferedApp):
         if self.navigation.awaits_application:
             self.dashboard.draw_waiting(self.session)
             return
+        self.filter.follow_labels()
         self.navigation.request_figures()
         self.dashboard.draw_changes(self.session, self.filter.text)
         is_chosen = self.navigation.is_application_chosen or not self.overview.applications

@@ -76,6 +76,13 @@ class FilterControl:
             self._wanted = text
             self.set(text)
 
+    def follow_labels(self) -> None:
+        """Applies the filter again if the columns have other labels now: it may name a metric by its label."""
+        session = self._host.session
+        is_of_rows = self._host.place.view != "fleet" and not self.is_open
+        if is_of_rows and self._editor.is_outdated(session.store, session.descriptions):
+            self.set(self.text)
+
     def cancel(self) -> None:
         """Closes the prompt with the filter that was in effect when it was opened."""
         self._editor.remember()

@@ -17,6 +17,7 @@ class FilterEditor:
         self.ranks: dict[str, str] = {}  # the server's ranks of the versions that filters compare with
         self.begun_with = ""  # the filter in effect when the prompt was opened
         self.history: list[str] = []  # filters that were in effect, the newest last
+        self._labels: dict[str, str] = {}  # the keys by the labels with which the filter in effect was parsed
 
     def begin(self) -> None:
         """Remembers the filter in effect, which applies while a text is invalid."""
@@ -31,7 +32,7 @@ class FilterEditor:
     def apply(self, text: str, store: RowStore, descriptions: MetricDescriptions) -> FilterError | None:
         """Sets the store's filter. Returns the error of an invalid text."""
         error = None
-        labels = {descriptions[key].label: key for key in store.key_counts} if text.strip() else {}
+        labels = self._labels = _keys_by_label(store, descriptions) if text.strip() else {}
         try:
             store.filter = self._parse(text, store.key_counts, labels)
         except FilterError as caught:
@@ -40,5 +41,13 @@ class FilterEditor:
         self.text = store.filter_text = text.strip()
         return error
 
+    def is_outdated(self, store: RowStore, descriptions: MetricDescriptions) -> bool:
+        """Whether the filter in effect was parsed with other labels than those of the columns now."""
+        return bool(self.text) and self._labels != _keys_by_label(store, descriptions)
+
     def _parse(self, text: str, keys: Mapping[str, int], labels: Mapping[str, str]) -> Filter:
         return parse_filter(text, keys, self.ranks, labels) if text.strip() else MATCH_ALL
+
+
+def _keys_by_label(store: RowStore, descriptions: MetricDescriptions) -> dict[str, str]:
+    return {descriptions[key].label: key for key in store.key_counts}
