@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 from textual import events
-from textual.widgets import OptionList
+from textual.widgets import Label, OptionList
 
 from shm_tui.model.place import Place, parse_place, render_place
 from shm_tui.palette_screen import Palette
@@ -120,6 +120,22 @@ async def test_a_palette_that_closes_during_a_slow_search_ends_no_console(
         palette._show_busy = True  # type: ignore[attr-defined] # as a timer of Textual's does
         palette._list_visible = True  # type: ignore[attr-defined]
         await console.pilot.pause(0.1)
+        assert console.app._exception is None
+
+
+async def test_a_press_on_a_widget_that_is_gone_ends_no_console(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    """The widget stays on the screen until the next layout."""
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        label = Label("a label")
+        await console.app.screen.mount(label)
+        await console.wait_for_text("a label")
+        x, y = label.region.offset
+        assert console.app.screen.get_widget_at(x, y)[0] is label
+        label._detach()  # as Textual does before the layout without it
+        await console.app.on_event(events.MouseDown(None, x, y, 0, 0, 1, False, False, False, x, y))
+        await console.pilot.pause()
+        label._attach(console.app.screen)
         assert console.app._exception is None
 
 

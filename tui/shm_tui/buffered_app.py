@@ -1,6 +1,7 @@
 """An application that writes to the terminal only the cells that changed."""
 
 from rich.console import RenderableType
+from textual import events
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.screen import Screen
@@ -22,6 +23,14 @@ class BufferedApp(App[None]):
     def on_resize(self) -> None:
         """A terminal may rearrange its content when its size changes."""
         self._buffer.invalidate()
+
+    async def on_event(self, event: events.Event) -> None:
+        """Drops a press on a widget that was removed and is still drawn: Textual fails on its missing parent."""
+        if isinstance(event, events.MouseDown) and self._screen_stack:
+            widget, _ = self.screen.get_widget_and_offset_at(event.x, event.y)
+            if widget is not None and widget.parent is None:
+                return
+        await super().on_event(event)
 
     def repaint(self) -> None:
         """Writes every cell: something else may have written to the terminal."""
