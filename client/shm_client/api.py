@@ -32,6 +32,7 @@ from .model import (
     Page,
     PastKpis,
     RankedVersion,
+    Restorer,
     Sanitizer,
     Stats,
     decode,
@@ -55,20 +56,29 @@ MAX_KEYS = 100  # metric keys in one request
 MAX_KEYS_QUERY_CHARS = 4000  # proxies refuse longer URLs
 MIN_CLOCK_OFFSET_S = 2.0  # the Date header has whole seconds, so smaller offsets are noise
 
+METRICS = "metrics."  # before a metric's key
+CONDITION = re.compile(
+    r"(?P<prefix>metrics\.)?(?P<quote>\"?)(?P<key>.*?)(?P=quote)(?P<operator>>=|<=|!=|[<>=:])(?P<value>.*)", re.DOTALL
+)
+
 T = TypeVar("T")
 
 
 class Api:
     """Requests to one server with one token. A context manager; without one, close it with `aclose`.
 
-    `sanitize` is applied to every JSON value of a response before it is decoded.
+    `sanitize` is applied to every JSON value of a response before it is decoded,
+    `restore` to the keys and values in requests.
     """
 
-    def __init__(self, server: str, token: str, *, sanitize: Sanitizer = keep_unchanged) -> None:
+    def __init__(
+        self, server: str, token: str, *, sanitize: Sanitizer = keep_unchanged, restore: Restorer = str
+    ) -> None:
         self._former: list[httpx.AsyncClient] = []  # of connections before; requests may still wait for their answers
         self._open_requests: Counter[httpx.AsyncClient] = Counter()
         self._request_tasks: set[asyncio.Task[httpx.Response]] = set()  # ended by `aclose`
         self.sanitize = sanitize
+        self.restore = restore
         self._connect(server, token)
 
     def connect(self, server: str, token: str) -> None:
@@ -140,7 +150,7 @@ class Api:
 
     async def filtered_kpis(self, slug: str, conditions: Sequence[str]) -> Kpis:
         """The KPIs over the instances that match conditions. The server reads all of these: not for every key press."""
-        query = urlencode({"where": conditions}, doseq=True)
+        query = urlencode({"where": list(map(self._restore_condition, conditions))}, doseq=True)
         return self._decode(await self._get(f"{application_path(slug)}/kpis?{query}"), Kpis)
 
     async def past_kpis(self, slug: str, at: date) -> PastKpis:
@@ -149,7 +159,7 @@ class Api:
 
     async def version_rank(self, version: str) -> str:
         """The rank that the server computes for this version, as in `Instance.version_rank`."""
-        response = await self._get(f"{API_PATH}/version-rank?{urlencode({'version': version})}")
+        response = await self._get(f"{API_PATH}/version-rank?{urlencode({'version': self.restore(version)})}")
         ranked: RankedVersion = self._decode(response, RankedVersion)
         return ranked.version_rank
 
@@ -159,7 +169,7 @@ class Api:
         queries = (
             [parameters]
             if keys is None
-            else [parameters | {"keys": _as_lists(batch)} for batch in _split_into_batches(keys)]
+            else [parameters | {"keys": _as_lists(batch)} for batch in _split_into_batches(map(self.restore, keys))]
         )
         descriptions: list[MetricKey] = []
         for query in queries:
@@ -173,11 +183,11 @@ class Api:
 
     async def find_instances(self, text: str, limit: int) -> list[Instance]:
         """Up to `limit` instances of all applications with this text in ID, version, environment or mode."""
-        return (await self.next_page(urlencode({"q": text, "limit": limit}))).instances
+        return (await self.next_page(urlencode({"q": self.restore(text), "limit": limit}))).instances
 
     async def count_instances(self, slug: str | None, conditions: Sequence[str]) -> int:
         """The exact number of instances of an application, or of all, that match conditions, as in docs/api.md."""
-        query = _list_query(slug, conditions)
+        query = self._list_query(slug, conditions)
         counted: InstanceCount = self._decode(await self._get(f"{API_PATH}/instances/count?{query}"), InstanceCount)
         return counted.instances
 
@@ -185,7 +195,7 @@ class Api:
         """Up to `limit` instances that match conditions, the last seen ones first."""
         matches: list[Instance] = []
         page_size = min(limit, INSTANCES_PAGE_SIZE)
-        query: str | None = _list_query(slug, conditions, limit=page_size)
+        query: str | None = self._list_query(slug, conditions, limit=page_size)
         while query is not None and len(matches) < limit:
             page = await self.next_page(query)
             matches += page.instances
@@ -214,17 +224,21 @@ class Api:
     async def breakdown(self, slug: str, by: str, metric: str | None = None, *, with_spread: bool = False) -> Breakdown:
         """Instances by the values of a column or metric, and another metric's aggregate and spread for each value."""
         spread = {"spread": "true"} if with_spread else {}
-        query = urlencode({"by": by, **({"metric": metric} if metric else {}), **spread})
+        query = urlencode(
+            {"by": self._restore_name(by), **({"metric": self.restore(metric)} if metric else {}), **spread}
+        )
         return self._decode(await self._get(f"{application_path(slug)}/breakdown?{query}"), Breakdown)
 
     async def histogram(self, slug: str, metric: str) -> Histogram:
         """Instances of an application by the size of their value of a number."""
-        path = f"{application_path(slug)}/histogram?{urlencode({'metric': metric})}"
+        path = f"{application_path(slug)}/histogram?{urlencode({'metric': self.restore(metric)})}"
         return self._decode(await self._get(path), Histogram)
 
     async def series(self, slug: str, period: Period, keys: Iterable[str], at: date | None = None) -> MetricSeries:
         """Metrics of an application over a period up to now or `at`."""
-        query = urlencode({"period": period, "keys": _as_lists(map(_quote_key, keys)), **_past(at)}, doseq=True)
+        query = urlencode(
+            {"period": period, "keys": _as_lists(map(_quote_key, map(self.restore, keys))), **_past(at)}, doseq=True
+        )
         return self._decode(await self._get(f"{API_PATH}/metrics/{quote(slug, safe='')}?{query}"), MetricSeries)
 
     async def instance(self, instance_id: str) -> Instance:
@@ -261,7 +275,9 @@ class Api:
         page, `around` the page around the place of an instance, `offset` a number of rows to skip.
         """
         sort, order = sorting
-        return await self.next_page(_list_query(slug, conditions, sort=sort, order=order, limit=limit, **place))
+        return await self.next_page(
+            self._list_query(slug, conditions, sort=self._restore_name(sort), order=order, limit=limit, **place)
+        )
 
     async def next_page(self, query: str) -> Page:
         """The page with the query `Page.next` or `Page.previous`."""
@@ -290,6 +306,24 @@ class Api:
         query = urlencode({"since": since, **({"app": app} if app else {})})
         path = f"{API_PATH}/feed?{query}"
         return open_messages(self.server, path, self._authorization, self._tls, self.sanitize, on_activity)
+
+    def _list_query(self, slug: str | None, conditions: Sequence[str], **parameters: object) -> str:
+        """The query of a list of an application's instances, or of all (None), that match conditions."""
+        where = list(map(self._restore_condition, conditions))
+        return urlencode({**parameters, "where": where, **({"app": slug} if slug else {})}, doseq=True)
+
+    def _restore_name(self, name: str) -> str:
+        """A column, or a metric's key with or without its prefix."""
+        prefix = METRICS if name.startswith(METRICS) else ""
+        return prefix + self.restore(name.removeprefix(prefix))
+
+    def _restore_condition(self, condition: str) -> str:
+        """A condition with the key and the value that the server has."""
+        match = CONDITION.fullmatch(condition)
+        if match is None:
+            return condition
+        prefix, quote_mark, key = match["prefix"] or "", match["quote"] or "", match["key"]
+        return f"{prefix}{quote_mark}{self.restore(key)}{quote_mark}{match['operator']}{self.restore(match['value'])}"
 
     async def _get(self, path: str) -> httpx.Response:
         response = await self._send("GET", path)
@@ -363,11 +397,6 @@ def _check_api_level(server: str, response: httpx.Response) -> None:
     if level > API_LEVEL:
         reason = f"{server} is too new: upgrade SHM on this machine, from API level {API_LEVEL} to {level}"
         raise IncompatibleServerError(reason, is_too_old=False)
-
-
-def _list_query(slug: str | None, conditions: Sequence[str], **parameters: object) -> str:
-    """The query of a list of an application's instances, or of all (None), that match conditions."""
-    return urlencode({**parameters, "where": conditions, **({"app": slug} if slug else {})}, doseq=True)
 
 
 def _past(at: date | None) -> dict[str, str]:

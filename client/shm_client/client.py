@@ -5,15 +5,17 @@ from collections.abc import AsyncGenerator
 
 from .changes import ChangesApi
 from .events import FeedEvent
-from .model import Sanitizer, keep_unchanged
+from .model import Restorer, Sanitizer, keep_unchanged
 from .subscription import PAGE_SIZE, Subscription
 
 
 class Client(ChangesApi):
     """One server, one token. A context manager; without one, close it with `aclose`, which also ends its feeds."""
 
-    def __init__(self, server: str, token: str, *, sanitize: Sanitizer = keep_unchanged) -> None:
-        super().__init__(server, token, sanitize=sanitize)
+    def __init__(
+        self, server: str, token: str, *, sanitize: Sanitizer = keep_unchanged, restore: Restorer = str
+    ) -> None:
+        super().__init__(server, token, sanitize=sanitize, restore=restore)
         self._active_subscriptions: set[Subscription] = (
             set()
         )  # strong references to subscriptions with a task: asyncio references tasks weakly

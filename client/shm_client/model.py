@@ -28,6 +28,9 @@ T = TypeVar("T")
 # Applied to a JSON value before it is decoded. A terminal program removes control characters from strings here.
 Sanitizer = Callable[[object], object]
 
+# Applied to keys and values in a request: the text that the server has, of one that the sanitizer changed.
+Restorer = Callable[[str], str]
+
 
 class Counts(msgspec.Struct, frozen=True):
     """Instances of an application by status; `counted` and `excluded` divide the active ones. See docs/figures.md."""

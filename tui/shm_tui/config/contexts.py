@@ -19,7 +19,8 @@ from shm_tui.config import keyring
 from shm_tui.config.file import Config, Context
 from shm_tui.config.kept_tokens import KeptTokens
 from shm_tui.errors import ConfigError, MissingTokenError, TokenError
-from shm_tui.text.sanitizing import sanitize, sanitize_json
+from shm_tui.text.originals import Originals
+from shm_tui.text.sanitizing import sanitize
 
 TOKEN_COMMAND_TIMEOUT_S = 60.0  # a person may have to unlock a password store first
 MAX_OUTPUT_BYTES = 16 * 1024  # of a token command: a token and a newline
@@ -36,7 +37,8 @@ class Target:
 
 def make_client(server: str, token: str) -> Client:
     """A client that sanitizes every string of the server's responses."""
-    return Client(server, token, sanitize=sanitize_json)
+    originals = Originals()
+    return Client(server, token, sanitize=originals.sanitize, restore=originals.restore)
 
 
 def first_target(

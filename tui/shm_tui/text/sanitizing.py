@@ -8,6 +8,7 @@ names never become equal.
 
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from functools import lru_cache
 
 from rich.cells import cell_len
@@ -36,20 +37,20 @@ def sanitize(text: str, limit: int = MAX_CHARS) -> str:
     return _sanitize_cached(text, limit) if len(text) <= MAX_CACHED_CHARS else _sanitize(text, limit)
 
 
-def sanitize_json(value: object, depth: int = 0) -> object:
-    """A JSON value with every string in it sanitized, keys as well. `depth` counts the levels above `value`."""
+def sanitize_json(value: object, depth: int = 0, clean: Callable[[str], str] = sanitize) -> object:
+    """A JSON value with every string in it sanitized by `clean`, keys as well. `depth`: the levels above `value`."""
     if isinstance(value, str):
-        return sanitize(value)
+        return clean(value)
     if isinstance(value, dict):
         if depth == MAX_DEPTH:
             return ELLIPSIS
         sanitized: dict[str, object] = {}
         collisions: Counter[str] = Counter()
         for key, inner in value.items():
-            sanitized[_unique_key(sanitize(str(key)), sanitized, collisions)] = sanitize_json(inner, depth + 1)
+            sanitized[_unique_key(clean(str(key)), sanitized, collisions)] = sanitize_json(inner, depth + 1, clean)
         return sanitized
     if isinstance(value, list):
-        return ELLIPSIS if depth == MAX_DEPTH else [sanitize_json(inner, depth + 1) for inner in value]
+        return ELLIPSIS if depth == MAX_DEPTH else [sanitize_json(inner, depth + 1, clean) for inner in value]
     return value
 
 
