@@ -139,6 +139,15 @@ async def test_a_press_on_a_widget_that_is_gone_ends_no_console(fleet: tuple[Ser
         assert console.app._exception is None
 
 
+async def test_a_drag_selects_no_text_and_leaves_ctrl_c_alone(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        for kind, x, y in ((events.MouseDown, 2, 2), (events.MouseMove, 20, 3), (events.MouseUp, 20, 3)):
+            await console.app.on_event(kind(None, x, y, 0, 0, 1, False, False, False, x, y))
+        await console.pilot.press("ctrl+c")
+        await console.wait_for_text("Ctrl+C again")
+
+
 async def test_a_page_of_a_palette_without_room_ends_no_console(fleet: tuple[ServerProcess, list[Install]]) -> None:
     async with open_console(fleet[0], "ledger") as console:
         await console.wait_for_text("● live", "SENT")

@@ -1,7 +1,6 @@
 """An application that writes to the terminal only the cells that changed."""
 
 from rich.console import RenderableType
-from textual import events
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App
 from textual.screen import Screen
@@ -11,6 +10,10 @@ from shm_tui.widgets.screen_buffer import Frame, ScreenBuffer
 
 class BufferedApp(App[None]):
     """Compares each frame with the terminal's content, and writes nothing for a frame without a change."""
+
+    # Textual's own selection fails on widgets that are gone or have fewer lines by now, takes Ctrl+C, and copies past
+    # the limits of the console. A terminal selects with Shift.
+    ALLOW_SELECT = False
 
     def __init__(self, *, ansi_color: bool | None = None) -> None:
         super().__init__(ansi_color=ansi_color)
@@ -23,14 +26,6 @@ class BufferedApp(App[None]):
     def on_resize(self) -> None:
         """A terminal may rearrange its content when its size changes."""
         self._buffer.invalidate()
-
-    async def on_event(self, event: events.Event) -> None:
-        """Drops a press on a widget that was removed and is still drawn: Textual fails on its missing parent."""
-        if isinstance(event, events.MouseDown) and self._screen_stack:
-            widget, _ = self.screen.get_widget_and_offset_at(event.x, event.y)
-            if widget is not None and widget.parent is None:
-                return
-        await super().on_event(event)
 
     def repaint(self) -> None:
         """Writes every cell: something else may have written to the terminal."""
