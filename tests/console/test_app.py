@@ -55,8 +55,8 @@ async def test_tiles_and_columns_are_built_from_the_reported_keys(server: Server
     Install(server.url).enroll({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
     async with open_console(server, size=(200, 50)) as console:
         await console.wait_for_text("PIZZAS EATEN", "100 %", "postgres 100 %", "MAIL SENT")
-        (row,) = console.rows()
-        assert {"10", "3", "yes", "postgres"} <= set(row.split())
+        await console.wait_until(lambda: {"10", "3", "yes", "postgres"} <= {*console.rows()[0].split()}, "the cells")
+        assert len(console.rows()) == 1
 
 
 async def test_the_headline_says_that_keys_are_not_aggregated(serve: Callable[..., ServerProcess]) -> None:

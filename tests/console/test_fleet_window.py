@@ -194,7 +194,7 @@ async def test_rows_are_shown_while_their_number_is_unknown(server: ServerProces
                 console.app.table.move_cursor(100)
                 await wait_for_cursor(console, FLEET - index)
             proxy.held_request, proxy.cut_request = None, b"/instances/count"
-            await console.pilot.press("slash", *"n<=1000", "enter")
+            await console.enter("n<=1000", "slash")
             await console.wait_for_text(f"? of {FLEET:,}", "could not count the rows")
             await wait_for_cursor(console, 1000)
             assert value(console, 199) == 801

@@ -81,7 +81,7 @@ class FilterControl:
         session = self._host.session
         is_of_rows = self._host.place.view != "fleet" and not self.is_open
         if is_of_rows and self._editor.is_outdated(session.store, session.descriptions):
-            self.set(self.text)
+            self.set(self.text, is_repeated=True)
 
     def cancel(self) -> None:
         """Closes the prompt with the filter that was in effect when it was opened."""
@@ -102,8 +102,11 @@ class FilterControl:
         self._footer.show_message("")
         self._dashboard.focus_main()
 
-    def set(self, text: str) -> bool:
-        """Applies a filter. Returns False for an invalid one, which leaves the previous filter in effect."""
+    def set(self, text: str, *, is_repeated: bool = False) -> bool:
+        """Applies a filter. Returns False for an invalid one, which leaves the previous filter in effect.
+
+        `is_repeated`: not by the user, so that the bottom line may have the answer to something else.
+        """
         if self._host.place.view == "fleet":
             self._editor.text = text.strip()
             self._host.keep_filter(self._editor.text)
@@ -117,7 +120,8 @@ class FilterControl:
             # Not a coroutine yet: the next key may cancel the worker before it starts.
             request = partial(self._request_rank, error.version)
             self._prompt.run_worker(request, group="ranks", exclusive=True)  # type: ignore[arg-type] # mypy finds no overload
-        self._footer.show_message(str(error) if error else store.filter.warning(store.key_counts))
+        if not is_repeated:
+            self._footer.show_message(str(error) if error else store.filter.warning(store.key_counts))
         store.rebuild_order(session.clock())
         self._dashboard.table.update_order()
         self._dashboard.draw_panels(session, self._editor.text)

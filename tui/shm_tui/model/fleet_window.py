@@ -203,8 +203,10 @@ class FleetWindow:
         """The rows of the view that are not loaded, with some beyond it; None if all are."""
         rows, pages = self._store.rows_in_view, self._pages
         start, stop = max(0, rows.start - PREFETCH_MARGIN), rows.stop + PREFETCH_MARGIN
-        if pages.next is None or self._count.number is not None:  # else the rows may go on after the last known one
+        if pages.next is None or self._count.number is not None:
             stop = min(stop, pages.total)
+        else:  # the rows go on after the last known one; a view beyond it is that of the list before
+            start = min(start, pages.end)
         if start >= stop or rows == self._unreachable_rows or (pages.first <= start and stop <= pages.end):
             return None
         return range(start, stop)
