@@ -16,6 +16,8 @@ from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 from tests.support.terminal import open_shm
 
+METRICS = {"metric:sent", "metric:version"} | {f"metric:m{each:02}" for each in range(12)}
+
 
 @pytest.fixture(scope="module")
 def ledger(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -39,6 +41,17 @@ def heads(console: DrivenConsole) -> list[str]:
     return [placed.column.id for placed in console.app.table._column_layout.placed()]
 
 
+def columns(console: DrivenConsole) -> list[str]:
+    """The names of all columns in their order, also of those for which the screen has no room."""
+    return [column.id for column in console.app.table.columns]
+
+
+async def wait_for_columns(console: DrivenConsole) -> None:
+    """Waits for the rows, and for the columns of all metrics."""
+    await console.wait_until(lambda: len(console.rows()) == 3, "the rows")
+    await console.wait_until(lambda: {*columns(console)} >= METRICS, "the columns")
+
+
 async def choose(console: DrivenConsole, name: str, *keys: str) -> None:
     """Opens the list of columns, and presses keys at one of them."""
     await console.pilot.press("w")
@@ -54,7 +67,7 @@ async def test_w_hides_pins_moves_and_widens_columns(
 ) -> None:
     """The next console has the same columns."""
     async with open_console(ledger, "ledger", size, settings=settings_in(tmp_path)) as console:
-        await console.wait_until(lambda: len(console.rows()) == 3)
+        await wait_for_columns(console)
         await choose(console, "metric:sent", "p", "right", "right", "enter")
         await console.wait_for_text("Saved the columns")
         await choose(console, "version", "space", "enter")
@@ -62,15 +75,15 @@ async def test_w_hides_pins_moves_and_widens_columns(
         await choose(console, "metric:m11", "K", "K", "enter")
         await choose(console, "seen", "space", "p", "J", "left", "enter")
         await console.wait_until(lambda: "seen" not in heads(console))
-        expected, file = heads(console), tmp_path / "shm" / "console.toml"
+        expected, file = columns(console), tmp_path / "shm" / "console.toml"
         assert expected[:3] == ["state", "instance", "metric:sent"]
         assert console.app.table.width_of(console.app.table.columns[2]) == 8
         (choice,) = load_config(file).columns.values()
         assert (choice.hidden, choice.widths) == (("version", "seen"), {"sent": 8})
         assert choice.pinned == ("application", "version", "sent")
     async with open_console(ledger, "ledger", size, settings=settings_in(tmp_path)) as console:
-        await console.wait_until(lambda: len(console.rows()) == 3)
-        assert heads(console) == expected
+        await wait_for_columns(console)
+        await console.wait_until(lambda: columns(console) == expected, f"the columns {expected}")
         await console.pilot.press("w")
         await console.wait_for_text("Columns of ledger")
         await console.pilot.press("0", "enter")
@@ -80,13 +93,13 @@ async def test_w_hides_pins_moves_and_widens_columns(
 
 async def test_escape_restores_the_columns(ledger: ServerProcess, tmp_path: Path) -> None:
     async with open_console(ledger, "ledger", settings=settings_in(tmp_path)) as console:
-        await console.wait_until(lambda: len(console.rows()) == 3)
-        before = heads(console)
+        await wait_for_columns(console)
+        before = columns(console)
         await choose(console, "metric:sent", "space", "j", "p", "J", "right")
-        await console.wait_until(lambda: heads(console) != before)
+        await console.wait_until(lambda: columns(console) != before)
         await console.pilot.press("escape")
         await console.wait_until_gone("Columns of ledger")
-        assert heads(console) == before
+        await console.wait_until(lambda: columns(console) == before, f"the columns {before}")
     assert not (tmp_path / "shm").exists()
 
 
@@ -96,7 +109,7 @@ async def test_an_export_has_the_columns_that_are_shown(
     """The metric with the name of a column is another one, and its name in the file is that of `--columns`."""
     monkeypatch.chdir(tmp_path)
     async with open_console(ledger, "ledger", settings=settings_in(tmp_path)) as console:
-        await console.wait_until(lambda: len(console.rows()) == 3)
+        await wait_for_columns(console)
         await choose(console, "metric:version", "space", "enter")
         await choose(console, "os", "space", "enter")
         await choose(console, "metric:m11", "p", "enter")
@@ -112,7 +125,7 @@ async def test_an_export_has_the_columns_that_are_shown(
 
 async def test_a_restricted_session_keeps_no_columns(ledger: ServerProcess) -> None:
     async with open_console(ledger, "ledger", settings=Settings(Config(Path("console.toml")))) as console:
-        await console.wait_until(lambda: len(console.rows()) == 3)
+        await wait_for_columns(console)
         await choose(console, "metric:sent", "space", "enter")
         await console.wait_for_text("until the end of this session")
         assert "metric:sent" not in heads(console)
