@@ -67,8 +67,8 @@ T = TypeVar("T")
 class Api:
     """Requests to one server with one token. A context manager; without one, close it with `aclose`.
 
-    `sanitize` is applied to every JSON value of a response before it is decoded,
-    `restore` to the keys and values in requests.
+    `sanitize` is applied to every JSON value of a response before it is decoded, `restore` to the keys and values in
+    requests that read. Changes name what the caller named: no text of an install directs them elsewhere.
     """
 
     def __init__(

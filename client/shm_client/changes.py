@@ -42,7 +42,7 @@ class ChangesApi(Api):
         """
         body: dict[str, object] = {"action": _BULK_ACTIONS[decision], "dry_run": is_preview}
         body |= {"app": slug} if slug is not None else {}
-        body |= {"where": list(map(self._restore_condition, conditions))} if conditions else {}
+        body |= {"where": list(conditions)} if conditions else {}
         body |= {"instance_ids": list(instance_ids)} if instance_ids else {}
         return await self._change_many("POST", f"{API_PATH}/instances/bulk", body)
 
@@ -58,11 +58,6 @@ class ChangesApi(Api):
 
     async def edit_application(self, slug: str, changes: Mapping[str, object]) -> ApplicationSettings:
         """Changes the settings of an application: the members of the API's `PUT applications/{slug}`."""
-        changes = dict(changes)
-        if isinstance(overrides := changes.get("overrides"), Mapping):
-            changes["overrides"] = {self.restore(key): value for key, value in overrides.items()}
-        if isinstance(public := changes.get("public_metrics"), list):
-            changes["public_metrics"] = list(map(self.restore, public))
         response = await self._send("PUT", application_path(slug), changes)
         self._require(response, HTTPStatus.OK)
         return self._decode(response, ApplicationSettings)

@@ -51,6 +51,16 @@ async def test_filters_orders_and_breakdowns_find_what_is_shown(ledger: ServerPr
         assert sorted((group.value, group.metric) for group in breakdown.values) == [("pro�1", 1), ("pro�2", 2)]
 
 
+async def test_no_text_of_an_install_directs_a_change_elsewhere(ledger: ServerProcess) -> None:
+    """A filter that finds an install by what is shown decides on nothing: another install may have that very text."""
+    async with open_console(ledger, "ledger") as console:
+        await console.wait_until(lambda: len(console.rows()) == 2)
+        client = console.app.session.client
+        assert await client.count_instances("ledger", ["environment=prod�2"]) == 1
+        preview = await client.decide_many("revoke", "ledger", conditions=["environment=prod�2"], is_preview=True)
+        assert preview.instances == 0
+
+
 def test_a_text_that_needs_no_sanitizing_remains_itself() -> None:
     """An install cannot take a key from others by another one that looks the same."""
     originals = Originals()
