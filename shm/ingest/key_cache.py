@@ -56,15 +56,20 @@ class PublicKeyCache:
         self.put(instance_id, key)
         return key
 
+    def get_cached(self, instance_id: str) -> bytes | None:
+        """The key without a read; None if it is not cached. Another server may have changed it."""
+        return self._cached.get(instance_id)
+
     async def get_deferred(self, instance_id: str, body_length: int) -> bytes | None:
-        """The same for a request of a client that has sent too many invalid ones.
+        """Reads the key for a request of a client that has sent too many invalid ones, cached or not.
 
         One statement reads the keys for all such requests of an interval. So a flood costs hardly anything, and a known
-        instance gets through also if its key is not cached, as after a restart. None also if too many bytes wait.
+        instance gets through also if its key is not cached, as after a restart, or if another server has changed it.
+        None also if too many bytes wait.
         """
-        cached, length = self._cached.get(instance_id), body_length + REQUEST_BYTES
-        if cached is not None or self._deferred_bytes + length > MAX_DEFERRED_BYTES:
-            return cached
+        length = body_length + REQUEST_BYTES
+        if self._deferred_bytes + length > MAX_DEFERRED_BYTES:
+            return None
         if not self._deferred:
             asyncio.get_running_loop().call_later(DEFERRED_READ_INTERVAL_S, self._request_deferred)
         future = self._deferred.setdefault(instance_id, asyncio.get_running_loop().create_future())
@@ -73,7 +78,9 @@ class PublicKeyCache:
             key = await asyncio.shield(future)
         finally:
             self._deferred_bytes -= length
-        if key is not None:
+        if key is None:
+            self.evict(instance_id)
+        else:
             self.put(instance_id, key)
         return key
 

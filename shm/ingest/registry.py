@@ -47,6 +47,10 @@ class Registry:
             raise unknown_instance()
         return key
 
+    def cached_public_key(self, instance_id: str) -> bytes | None:
+        """As `PublicKeyCache.get_cached`."""
+        return self._keys.get_cached(instance_id)
+
     async def deferred_public_key(self, instance_id: str, body_length: int) -> bytes | None:
         """As `PublicKeyCache.get_deferred`."""
         return await self._keys.get_deferred(instance_id, body_length)

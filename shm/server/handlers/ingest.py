@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -277,15 +277,28 @@ async def _verify_within_limits(services: Services, request: Request) -> SignedB
     if request.address is None or not limits.has_failed_too_often(request.address):
         signed = await _verify(services, request)
     else:
-        headers = _parse_signature_headers(request)
-        if limits.is_known_replay(request.body):
-            raise limits.failed_too_often(request.address)
-        key = await services.registry.deferred_public_key(headers.instance_id, len(request.body))
-        if key is None:
-            raise limits.failed_too_often(request.address)
-        signed = signatures.verify_body(headers, key, request.body)
+        signed = await _verify_over_budget(services, request, request.address)
     limits.check_bytes(request.address)
     return signed
+
+
+async def _verify_over_budget(services: Services, request: Request, address: bytes) -> SignedBody:
+    """Verifies the signature of a snapshot or a backlog from an address that has sent too many invalid requests.
+
+    As in `_verify`, the cached key is tried first. Raises TooManyRequests.
+    """
+    limits, registry = services.rate_limiter, services.registry
+    headers = _parse_signature_headers(request)
+    if limits.is_known_replay(request.body):
+        raise limits.failed_too_often(address)
+    cached = registry.cached_public_key(headers.instance_id)
+    if cached is not None:
+        with suppress(Forbidden):
+            return signatures.verify_body(headers, cached, request.body)
+    key = await registry.deferred_public_key(headers.instance_id, len(request.body))
+    if key is None:
+        raise limits.failed_too_often(address)
+    return signatures.verify_body(headers, key, request.body)
 
 
 @contextmanager
