@@ -359,7 +359,7 @@ def test_what_is_missing_is_said_in_a_sentence(postgres: str, empty: str, postgr
         run_client(Path("pg_dump"), dsn="host=x sslpassword=y", sslmode="prefer")
 
 
-def test_what_is_read_with_tls_is_not_backed_up_without(postgres: str, database: str, tmp_path: Path) -> None:
+def test_what_is_read_with_tls_is_not_backed_up_without(database: str, tmp_path: Path) -> None:
     """Where only the embedded pg_dump is there, which has no TLS. With sslmode=disable, everything is without it."""
     if find_program("pg_dump", "18").parent != packaged_programs("18"):
         pytest.skip("the system's pg_dump has TLS")

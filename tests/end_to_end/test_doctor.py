@@ -170,7 +170,7 @@ def test_too_few_files_are_found(tmp_path: Path) -> None:
     assert "LimitNOFILE" in done.stdout
 
 
-def test_the_start_logs_warnings_and_the_version(serve: Callable[..., ServerProcess], database: str) -> None:
+def test_the_start_logs_warnings_and_the_version(serve: Callable[..., ServerProcess]) -> None:
     log = serve(SHM_MAX_DISK="20m").log
     assert "INFO    PostgreSQL 18." in log
     assert "of SHM_DB_DSN" in log

@@ -64,7 +64,7 @@ def test_pipes_in_the_place_of_files_stop_no_start(created: Path) -> None:
 @pytest.mark.parametrize(
     "length", [pytest.param(4, id="in the cluster"), pytest.param(90, id="beside it", marks=pytest.mark.long)]
 )
-def test_a_stale_lock_of_the_socket_does_not_stop_the_start(tmp_path: Path, length: int) -> None:
+def test_a_stale_lock_of_the_socket_does_not_stop_the_start(length: int) -> None:
     """A killed PostgreSQL leaves it beside postmaster.pid. Its PID may now be that of another process."""
     with tempfile.TemporaryDirectory(prefix="shm-tests-") as folder:
         data_dir = Path(folder) / ("x" * length)

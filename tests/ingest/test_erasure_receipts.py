@@ -109,7 +109,7 @@ def test_two_servers_that_erase_an_install_at_once_send_one_receipt(
 
 
 def test_a_request_that_another_server_overtook_gets_the_receipt(
-    background: BackgroundJobs, server: ServerProcess, database: str
+    background: BackgroundJobs, server: ServerProcess
 ) -> None:
     """Its signature was verified before the other server deleted the install, which has not registered again."""
     install, stranger, signed_at = Install(server.url).enroll({"n": 1}), Install(server.url), datetime.now(UTC)

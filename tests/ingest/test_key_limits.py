@@ -54,7 +54,7 @@ def test_keys_beyond_the_limit_are_stored_but_in_no_figure(serve: Serve, databas
         assert jobs.differences() == {}
 
 
-def test_keys_with_a_setting_and_earlier_keys_are_always_aggregated(serve: Serve, database: str) -> None:
+def test_keys_with_a_setting_and_earlier_keys_are_always_aggregated(serve: Serve) -> None:
     server = serve(SHM_MAX_KEYS="3")
     first = Install(server.url).enroll({"orders": 7})
     Install(server.url).enroll(junk(20))

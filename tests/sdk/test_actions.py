@@ -320,9 +320,7 @@ def test_every_command_exists() -> None:
             main([command, "--help"])
 
 
-def test_a_hosts_argparse_commands(
-    client: MakeClient, peer: Peer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hosts_argparse_commands(client: MakeClient, peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     add_commands(parser.add_subparsers().add_parser("telemetry"), client())
 
@@ -344,7 +342,7 @@ def test_a_hosts_argparse_commands(
     assert options.run(options) == 2
 
 
-def test_a_hosts_click_commands(client: MakeClient, peer: Peer) -> None:
+def test_a_hosts_click_commands(client: MakeClient) -> None:
     testing = pytest.importorskip("click.testing")
     from shm_sdk.cli import click_group
 

@@ -50,7 +50,7 @@ def test_opt_in_sends_and_stores_nothing_without_an_answer(client: MakeClient, p
     assert peer.url in request.text
 
 
-def test_an_agreement_is_stored_and_not_asked_for_again(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+def test_an_agreement_is_stored_and_not_asked_for_again(client: MakeClient, tmp_path: Path) -> None:
     user = User(True)
     for _ in range(2):
         telemetry = client(consent="opt-in", consent_callback=user)

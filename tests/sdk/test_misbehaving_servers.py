@@ -199,7 +199,7 @@ def test_a_proxy_that_requires_a_password_fails_the_report(client: MakeClient, m
         ]
 
 
-def test_no_proxy_bypasses_the_proxy(client: MakeClient, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_bypasses_the_proxy(client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "localhost")
     assert client().report_now().sent

@@ -393,7 +393,7 @@ time.sleep(12)
     assert snapshots(peer) == [{"pool.open": 6, "is_busy": 3, "documents": 9}]
 
 
-def test_two_applications_in_one_directory_are_two_reporters(peer: Peer, tmp_path: Path, client: MakeClient) -> None:
+def test_two_applications_in_one_directory_are_two_reporters(peer: Peer, client: MakeClient) -> None:
     first, second = client(), client(app_name="Billing")
     for telemetry, amount in ((first, 3), (second, 4)):
         telemetry.counter("exports").inc(amount)

@@ -291,7 +291,7 @@ def test_a_worker_survives_a_hanging_provider(client: MakeClient, peer: Peer, mo
     released.set()
 
 
-def test_a_report_stops_at_its_deadline_whatever_the_providers_do(client: MakeClient, peer: Peer) -> None:
+def test_a_report_stops_at_its_deadline_whatever_the_providers_do(client: MakeClient) -> None:
     telemetry = client()
     released = threading.Event()
     for _ in range(20):
@@ -304,7 +304,7 @@ def test_a_report_stops_at_its_deadline_whatever_the_providers_do(client: MakeCl
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_imports_and_forks_do_not_deadlock_with_logging(tmp_path: Path) -> None:
+def test_imports_and_forks_do_not_deadlock_with_logging() -> None:
     """The hook is registered after that of `logging`; in the reverse order each could wait for the other."""
     program = """
 import logging, os, sys, threading

@@ -197,7 +197,7 @@ def test_a_host_without_logging_sees_mistakes_only(tmp_path: Path) -> None:
     [None, "soon", -1, math.nan, math.inf, 10**400],
     ids=["None", "text", "negative", "NaN", "Infinity", "huge"],
 )
-def test_a_timeout_that_makes_no_sense_does_not_raise(client: MakeClient, peer: Peer, timeout: Any) -> None:
+def test_a_timeout_that_makes_no_sense_does_not_raise(client: MakeClient, timeout: Any) -> None:
     telemetry = client()
     outcome = telemetry.report_now(timeout)
     assert "inside the SDK" not in outcome.reason

@@ -30,11 +30,6 @@ class SavedViews:
         """Application and name of all saved views."""
         return [(app, name) for app, views in self.places.items() for name in sorted(views)]
 
-    def with_view(self, place: Place, name: str) -> "SavedViews":
-        """With this place under a name."""
-        app = place.app or ALL
-        return SavedViews({**self.places, app: {**self.places.get(app, {}), name: saved_form(place)}})
-
     def parse(
         self,
         text: str,

@@ -56,9 +56,7 @@ class LifecycleView(DataView[Lifecycle]):
             (f" {'FIRST SEEN':<{WEEK_WIDTH}}{'SIZE':>{SIZE_WIDTH}}  ", "head"),
             (f"active after 1, 2, … weeks, in %{hidden}", "head"),
         )
-        rows = [
-            PageRow(cohort.week.isoformat(), _cohort_line(cohort, room, frame)) for cohort in reversed(data.cohorts)
-        ]
+        rows = [PageRow(cohort.week.isoformat(), _cohort_line(cohort, room)) for cohort in reversed(data.cohorts)]
         return Page([title, *chart[:-1], *bars, chart[-1], reading, (), head], rows, times)
 
 
@@ -92,7 +90,7 @@ def _bars(counts: Sequence[int], width: int, glyphs: Glyphs) -> str:
     return "".join(glyphs.levels[round(count / high * (len(glyphs.levels) - 1))] if count else " " for count in cells)
 
 
-def _cohort_line(cohort: Cohort, room: int, frame: Frame) -> Line:
+def _cohort_line(cohort: Cohort, room: int) -> Line:
     spans = [
         (f" {cohort.week.isoformat():<{WEEK_WIDTH}}", "value"),
         (f"{cohort.size:>{SIZE_WIDTH},}  ", "value"),
