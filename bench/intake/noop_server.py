@@ -10,8 +10,8 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from shm.core.setting_types import MAX_HEADERS_BYTES
 from shm.core.settings import Settings
+from shm.core.settings.parsers import MAX_HEADERS_BYTES
 from shm.server.http.dispatcher import MAX_BODY_BYTES
 
 

@@ -15,7 +15,7 @@ from shm.analytics.instance_fields import TEXT_COLUMNS, TIME_COLUMNS
 from shm.core.errors import BadRequest
 from shm.core.metric_keys import MAX_DIGITS
 from shm.core.releases import version_rank
-from shm.core.setting_types import parse_duration
+from shm.core.settings.parsers import parse_duration
 from shm.db.conditions import Condition
 
 MAX_CONDITIONS = 20  # in one request: far more than anybody writes

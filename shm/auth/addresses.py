@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from shm.core.setting_types import Network
+from shm.core.settings.parsers import Network
 
 IPV6_PREFIX = 64  # the smallest network of one customer, who can use all of its addresses
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # translators put a client's IPv4 address into the last 32 bits

@@ -20,8 +20,8 @@ from typing import Generic, TypeVar
 
 from shm.auth.addresses import parse_address, rate_limit_key
 from shm.core.errors import TooManyRequests
-from shm.core.setting_types import Network
 from shm.core.settings import Settings
+from shm.core.settings.parsers import Network
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from shm.cli import database_command
 from shm.cli.output_file import TEMPORARY_PREFIX, atomic_file
 from shm.cli.terminal import print_message
 from shm.core.errors import ConfigurationError
-from shm.core.setting_flags import add_flags
-from shm.core.setting_types import parse_positive_int
 from shm.core.settings import Settings
+from shm.core.settings.flags import add_flags
+from shm.core.settings.parsers import parse_positive_int
 from shm.core.signals import run_cancellable
 from shm.db.backup import read_database, write_backup
 from shm.db.database import Database

@@ -9,7 +9,7 @@ from shm.analytics.consistency import STALE_SERIES, Report, find_differences, op
 from shm.cli import database_command
 from shm.cli.terminal import print_message, print_result, strip_control_characters
 from shm.core.errors import ConfigurationError
-from shm.core.setting_flags import add_flags
+from shm.core.settings.flags import add_flags
 from shm.db.database import Database
 from shm.db.migrations import check_schema, migrate
 

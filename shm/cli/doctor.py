@@ -12,8 +12,8 @@ from shm.cli import database_command
 from shm.cli.terminal import print_result, strip_control_characters
 from shm.core.errors import ConfigurationError
 from shm.core.file_limit import raise_file_limit
-from shm.core.setting_flags import add_flags
 from shm.core.settings import Settings
+from shm.core.settings.flags import add_flags
 from shm.core.signals import run_cancellable
 from shm.db.backup import find_backup_problem, read_database
 from shm.db.database import Database

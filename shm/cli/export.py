@@ -21,8 +21,8 @@ from shm.cli.output_file import atomic_file
 from shm.cli.progress import Progress
 from shm.cli.terminal import print_message, strip_control_characters
 from shm.core.errors import ConfigurationError
-from shm.core.setting_flags import add_flags
 from shm.core.settings import Settings
+from shm.core.settings.flags import add_flags
 from shm.core.signals import interruptible
 from shm.db.database import Database
 from shm.db.migrations import check_schema

@@ -15,8 +15,8 @@ from shm.cli import database_command
 from shm.cli.progress import Progress
 from shm.cli.terminal import print_message, print_result
 from shm.core.errors import ConfigurationError
-from shm.core.setting_flags import add_flags
 from shm.core.settings import Settings
+from shm.core.settings.flags import add_flags
 from shm.db import original_database
 from shm.db.database import Database
 from shm.db.migrations import migrate

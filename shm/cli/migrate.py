@@ -4,8 +4,8 @@ import argparse
 import logging
 
 from shm.cli import database_command
-from shm.core.setting_flags import add_flags
 from shm.core.settings import Settings
+from shm.core.settings.flags import add_flags
 from shm.db.database import Database
 from shm.db.migrations import migrate
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from shm.cli import database_command
 from shm.cli.terminal import print_message
 from shm.core.errors import ConfigurationError
-from shm.core.setting_flags import add_flags
 from shm.core.settings import Settings
+from shm.core.settings.flags import add_flags
 from shm.core.signals import run_cancellable
 from shm.db.backup import RestoredData, check_format, complete_restore, read_database, restore_backup
 from shm.db.database import Database

@@ -24,9 +24,9 @@ from shm.core.errors import ConfigurationError
 from shm.core.file_limit import raise_file_limit
 from shm.core.gc_tuning import tune_gc
 from shm.core.instruments import Instruments
-from shm.core.setting_flags import add_flags
-from shm.core.setting_types import MAX_CONNECTIONS
 from shm.core.settings import Settings
+from shm.core.settings.flags import add_flags
+from shm.core.settings.parsers import MAX_CONNECTIONS
 from shm.core.shared_memory import WorkerSlots
 from shm.core.signals import call_on_signals, exit_if_signalled, ignore_signals
 from shm.core.tasks import run_in_background

@@ -11,9 +11,9 @@ from uuid import UUID
 from shm.auth.tokens import Role, Token, TokenStore, encode_page_token
 from shm.cli import database_command
 from shm.cli.terminal import print_message, print_result, print_table, strip_control_characters
-from shm.core.setting_flags import add_flags
-from shm.core.setting_types import parse_duration
 from shm.core.settings import Settings
+from shm.core.settings.flags import add_flags
+from shm.core.settings.parsers import parse_duration
 from shm.db.database import Database
 from shm.db.migrations import check_schema, migrate
 

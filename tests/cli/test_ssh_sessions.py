@@ -16,7 +16,7 @@ from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, encode_pu
 from shm.cli.ssh.console_process import ConsoleProcess, start_fork_server
 from shm.cli.ssh.server import MAX_OFFERED_KEYS, SshServer
 from shm.cli.ssh.session import ConsoleSession
-from shm.core.ssh_settings import SshSettings
+from shm.core.settings import SshSettings
 from tests.support.server_process import free_port
 
 LIMIT_S = 60

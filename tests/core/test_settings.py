@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from shm.core import settings
 from shm.core.errors import ConfigurationError
-from shm.core.setting_fields import setting_specs
-from shm.core.setting_flags import add_flags
-from shm.core.setting_types import parse_duration, parse_duration_or_zero, parse_positive_int
-from shm.core.settings import Settings
-from shm.core.ssh_settings import SshSettings
+from shm.core.settings import Settings, SshSettings
+from shm.core.settings import server as settings
+from shm.core.settings.fields import setting_specs
+from shm.core.settings.flags import add_flags
+from shm.core.settings.parsers import parse_duration, parse_duration_or_zero, parse_positive_int
 
 OPERATING_GUIDE = Path(__file__).parent.parent.parent / "docs" / "operating.md"
 

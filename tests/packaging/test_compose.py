@@ -21,9 +21,8 @@ import shm.cli.backup
 import shm.cli.export
 import shm.cli.ssh.command
 from shm.cli.ssh.key_directory import DIRECTORY
-from shm.core.setting_types import parse_duration
-from shm.core.settings import Settings
-from shm.core.ssh_settings import SshSettings
+from shm.core.settings import Settings, SshSettings
+from shm.core.settings.parsers import parse_duration
 from shm.db.cluster_files import CONFIGURATION
 from shm.db.embedded_role import SUPERUSER
 from shm.db.postgres_programs import POSTGRES_MAJOR, programs_directory

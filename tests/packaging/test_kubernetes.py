@@ -15,8 +15,8 @@ import yaml
 
 import shm.cli.backup
 import shm.cli.export
-from shm.core.setting_fields import setting_specs
 from shm.core.settings import Settings
+from shm.core.settings.fields import setting_specs
 from shm.server.app import ROUTES
 
 ROOT = Path(__file__).resolve().parents[2]

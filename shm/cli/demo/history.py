@@ -21,8 +21,8 @@ from shm.analytics.rollup import Rollup
 from shm.cli import database_command
 from shm.cli.demo.applications import Application, Persona, make_former_installs, make_installs
 from shm.core.releases import version_rank
-from shm.core.setting_flags import add_flags
 from shm.core.settings import Settings
+from shm.core.settings.flags import add_flags
 from shm.core.slugs import make_slug
 from shm.db.database import Database
 from shm.ingest.flattening import flatten

@@ -12,10 +12,9 @@ from shm.auth.tokens import TokenStore
 from shm.cli import database_command
 from shm.core import logs
 from shm.core.file_limit import raise_file_limit
-from shm.core.setting_flags import add_flags
-from shm.core.settings import Settings
+from shm.core.settings import Settings, SshSettings
+from shm.core.settings.flags import add_flags
 from shm.core.signals import call_on_signals, exit_on_signals
-from shm.core.ssh_settings import SshSettings
 from shm.db.database import Database
 from shm.db.migrations import check_schema, migrate
 

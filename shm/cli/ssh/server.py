@@ -17,7 +17,7 @@ from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, encode_pu
 from shm.cli.ssh.session import END_TIMEOUT_S, ConsoleSession
 from shm.core.errors import ConfigurationError
 from shm.core.logs import rate_limited
-from shm.core.ssh_settings import SshSettings
+from shm.core.settings import SshSettings
 from shm.core.tasks import run_in_background
 
 # Connections before their login. A further one replaces the oldest one, so that their memory is bounded. A flood can

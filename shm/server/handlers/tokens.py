@@ -9,7 +9,7 @@ import msgspec
 
 from shm.auth.tokens import MAX_NAME_LENGTH, IssuedToken, Role, Token, encode_page_token
 from shm.core.errors import BadRequest, Conflict, NotFound
-from shm.core.setting_types import parse_duration
+from shm.core.settings.parsers import parse_duration
 from shm.server.handlers.admin import PageQuery
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import NEXT_PAGE, TokenId, operation

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
-from shm.core.setting_fields import setting, setting_specs
-from shm.core.setting_sources import read_settings
-from shm.core.setting_types import parse_base_url, parse_duration, parse_host, parse_port, parse_positive_int
+from shm.core.settings.fields import setting, setting_specs
+from shm.core.settings.parsers import parse_base_url, parse_duration, parse_host, parse_port, parse_positive_int
+from shm.core.settings.sources import read_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

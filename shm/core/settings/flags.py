@@ -2,9 +2,9 @@
 
 import argparse
 
-from shm.core.setting_fields import setting_specs
-from shm.core.settings import Settings
-from shm.core.ssh_settings import SshSettings
+from shm.core.settings.fields import setting_specs
+from shm.core.settings.server import Settings
+from shm.core.settings.ssh import SshSettings
 
 
 def add_flags(parser: argparse.ArgumentParser, *only: str, settings: type[Settings | SshSettings] = Settings) -> None:

@@ -1,6 +1,6 @@
-"""All settings of the server, with name, default and reason. `shm ssh` has some of its own in `ssh_settings`.
+"""All settings of the server, with name, default and reason. `shm ssh` has some of its own.
 
-`Settings.load` reads the environment, and flags override it: `setting_sources`. An unknown `SHM_` name or a value that
+`Settings.load` reads the environment, and flags override it. An unknown `SHM_` name or a value that
 cannot be parsed ends the start with an error, because a misspelt limit would otherwise have no effect.
 """
 
@@ -13,9 +13,8 @@ from typing import Any, cast
 from shm.core.data_directory import default_data_dir
 from shm.core.errors import ConfigurationError
 from shm.core.metric_words import MetricWords, read_metric_words
-from shm.core.setting_fields import setting, setting_specs
-from shm.core.setting_sources import check_names, read_settings
-from shm.core.setting_types import (
+from shm.core.settings.fields import setting, setting_specs
+from shm.core.settings.parsers import (
     Network,
     parse_activation,
     parse_base_url,
@@ -39,7 +38,8 @@ from shm.core.setting_types import (
     parse_text,
     parse_words,
 )
-from shm.core.ssh_settings import SshSettings
+from shm.core.settings.sources import check_names, read_settings
+from shm.core.settings.ssh import SshSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

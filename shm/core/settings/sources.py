@@ -12,7 +12,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 
 from shm.core.errors import ConfigurationError
-from shm.core.setting_fields import SettingSpec
+from shm.core.settings.fields import SettingSpec
 
 MAX_SECRET_BYTES = 4096  # a DSN or a token has far fewer
 PIPE_TIMEOUT_S = 10.0  # for another process that writes a secret into a pipe
