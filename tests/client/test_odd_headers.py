@@ -8,7 +8,7 @@ import pytest
 
 from shm_client import Client
 from shm_client.errors import InvalidResponseError, ServerUnavailableError
-from tests.support.peer import reply, running_peer
+from tests.support.scripted_server import reply, run_scripted_server
 
 MANY_DIGITS = "9" * 5_000  # more than Python converts to an integer
 ODD_DATES = [
@@ -24,7 +24,7 @@ ODD_DATES = [
 @asynccontextmanager
 async def answering(status: int, **headers: str) -> AsyncIterator[Client]:
     """A client of a server that answers a request for instances with these headers and an empty list."""
-    with running_peer() as server:
+    with run_scripted_server() as server:
         server.script("/api/v1/admin/instances?limit=10", reply(status, b"[]", **{"X_Feed_Cursor": "1", **headers}))
         async with Client(server.url, "token") as client:
             yield client

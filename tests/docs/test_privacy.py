@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.peer import running_peer
+from tests.support.scripted_server import run_scripted_server
 
 GUIDE = (Path(__file__).parents[2] / "docs/privacy.md").read_text(encoding="utf-8")
 PROGRAM = """
@@ -21,7 +21,7 @@ print(telemetry.report_now().sent)
 
 def test_the_documented_request_has_the_fields_that_the_sdk_sends(tmp_path: Path) -> None:
     (example,) = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)]
-    with running_peer() as server:
+    with run_scripted_server() as server:
         subprocess.run(
             [sys.executable, "-c", PROGRAM.format(url=server.url)],
             env={**os.environ, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)},

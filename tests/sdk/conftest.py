@@ -8,7 +8,7 @@ import pytest
 
 from shm_sdk import Client
 from shm_sdk.certificates import BUNDLE_VARIABLES, OPENSSL_VARIABLES
-from tests.support.peer import Peer, running_peer
+from tests.support.scripted_server import ScriptedServer, run_scripted_server
 from tests.support.tls import Tls, create_tls
 
 
@@ -21,9 +21,9 @@ def _no_proxies_or_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def peer() -> Iterator[Peer]:
+def scripted_server() -> Iterator[ScriptedServer]:
     """A server that answers well unless the test scripts otherwise."""
-    with running_peer() as running:
+    with run_scripted_server() as running:
         yield running
 
 
@@ -34,13 +34,13 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 
 
 @pytest.fixture
-def client(peer: Peer, tmp_path: Path) -> Iterator[Callable[..., Client]]:
-    """Creates clients of the peer, with a data directory in `tmp_path`."""
+def client(scripted_server: ScriptedServer, tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    """Creates clients of the scripted server, with a data directory in `tmp_path`."""
     clients: list[Client] = []
 
     def make(**changes: Any) -> Client:
         settings: dict[str, Any] = {
-            "server_url": peer.url,
+            "server_url": scripted_server.url,
             "app_name": "Café Ledger",
             "app_version": "1.4.2",
             "data_dir": tmp_path / "data",

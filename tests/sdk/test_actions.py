@@ -21,7 +21,7 @@ from shm_sdk.cli import COMMANDS, add_commands, main
 from shm_sdk.clock import get_clock, set_clock
 from shm_sdk.configuration import ConfigurationError
 from shm_sdk.testing import FrozenClock
-from tests.support.peer import Peer, reply
+from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.server_process import ServerProcess
 
 MakeClient = Callable[..., Client]
@@ -32,14 +32,17 @@ def without(document: dict[str, object], *names: str) -> dict[str, object]:
     return {name: value for name, value in document.items() if name not in names}
 
 
-def test_the_preview_is_what_is_sent(client: MakeClient, peer: Peer) -> None:
+def test_the_preview_is_what_is_sent(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client(environment="production")
     telemetry.provider(lambda: {"orders": 8, "bad": object(), "mail": {"sent": 2}})
     assert telemetry.report_now().sent
     preview = telemetry.preview()
-    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+    assert scripted_server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
     assert preview.is_registered
-    for sent, shown in ((peer.requests[0], preview.register), (peer.requests[2], preview.snapshot)):
+    for sent, shown in (
+        (scripted_server.requests[0], preview.register),
+        (scripted_server.requests[2], preview.snapshot),
+    ):
         assert without(json.loads(shown), *VARIABLE_MEMBERS) == without(sent.json, *VARIABLE_MEMBERS)
 
 
@@ -49,7 +52,9 @@ def test_the_preview_has_the_counters_of_this_process(client: MakeClient) -> Non
     assert json.loads(telemetry.preview().snapshot)["metrics"] == {"exports": 3}
 
 
-def test_the_preview_leaves_out_what_the_user_has_not_agreed_to(client: MakeClient, peer: Peer) -> None:
+def test_the_preview_leaves_out_what_the_user_has_not_agreed_to(
+    client: MakeClient, scripted_server: ScriptedServer
+) -> None:
     metrics: dict[str, object] = {"orders": 8}
     telemetry = client(consent="opt-in")
     telemetry.provider(lambda: metrics)
@@ -58,7 +63,7 @@ def test_the_preview_leaves_out_what_the_user_has_not_agreed_to(client: MakeClie
     metrics["locale"] = "fr"
     assert json.loads(telemetry.preview().snapshot)["metrics"] == {"orders": 8}
     assert telemetry.report_now().sent
-    assert peer.requests[-1].json["metrics"] == {"orders": 8}
+    assert scripted_server.requests[-1].json["metrics"] == {"orders": 8}
 
 
 def test_the_status_has_the_times_of_the_reports(client: MakeClient) -> None:
@@ -89,7 +94,7 @@ def test_the_first_due_time_is_logged(client: MakeClient, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("variable", ["DO_NOT_TRACK", "SHM_TELEMETRY"])
 def test_a_preview_before_the_first_report_leaves_no_trace(
-    client: MakeClient, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    client: MakeClient, scripted_server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "off")
     telemetry = client()
@@ -97,11 +102,11 @@ def test_a_preview_before_the_first_report_leaves_no_trace(
     preview = telemetry.preview()
     assert json.loads(preview.snapshot)["metrics"] == {"orders": 8}
     assert not preview.is_registered
-    assert peer.connections == []
+    assert scripted_server.connections == []
     assert not (tmp_path / "data").exists()
 
 
-def test_a_refusal_ends_reports_of_a_running_process(client: MakeClient, peer: Peer) -> None:
+def test_a_refusal_ends_reports_of_a_running_process(client: MakeClient, scripted_server: ScriptedServer) -> None:
     running, other_process = client(), client()
     assert running.report_now().sent
     assert other_process.turn_off().text == "telemetry of Café Ledger is off"
@@ -110,7 +115,9 @@ def test_a_refusal_ends_reports_of_a_running_process(client: MakeClient, peer: P
     assert running.status().reason == "the user has turned it off"
     assert other_process.turn_on().is_done
     assert running.report_now().sent
-    assert len({request.json["instance_id"] for request in peer.requests if "instance_id" in request.json}) == 1
+    assert (
+        len({request.json["instance_id"] for request in scripted_server.requests if "instance_id" in request.json}) == 1
+    )
 
 
 def test_turning_on_says_what_still_turns_it_off(client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,10 +137,10 @@ def test_a_choice_that_cannot_be_stored_names_the_variable(client: MakeClient, t
     assert "set SHM_TELEMETRY_CAFE_LEDGER=off" in result.text
 
 
-def test_check_says_what_the_server_made_of_a_report(client: MakeClient, peer: Peer) -> None:
+def test_check_says_what_the_server_made_of_a_report(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client()
     assert telemetry.check().text == "sent, HTTP 202: stored"
-    peer.script("/v1/snapshot", reply(400, b'{"code":"too_many_metrics"}'))
+    scripted_server.script("/v1/snapshot", reply(400, b'{"code":"too_many_metrics"}'))
     result = telemetry.check()
     assert not result.is_done
     assert result.text == "refused, HTTP 400: the server answered 400 to snapshot (too_many_metrics)"
@@ -165,12 +172,12 @@ def test_an_erased_install_is_another_one_afterwards(server: ServerProcess, tmp_
 
 
 def test_a_decision_that_cannot_be_stored_names_what_has_its_effect(
-    peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripted_server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Off by a variable; on by a directory that can be written."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("SHM_DATA_DIR", str(tmp_path / "file" / "data"))
-    telemetry = Client(peer.url, "Ledger", "1.4.2", consent="opt-in")
+    telemetry = Client(scripted_server.url, "Ledger", "1.4.2", consent="opt-in")
     off, on = telemetry.turn_off(), telemetry.turn_on()
     assert (off.is_done, on.is_done) == (False, False)
     assert off.text.endswith("; set SHM_TELEMETRY_LEDGER=off")
@@ -180,15 +187,15 @@ def test_a_decision_that_cannot_be_stored_names_what_has_its_effect(
     assert telemetry.report_now().result is Result.OFF
     monkeypatch.delenv("SHM_TELEMETRY_LEDGER")
     monkeypatch.setenv("SHM_DATA_DIR", str(tmp_path))
-    telemetry = Client(peer.url, "Ledger", "1.4.2", consent="opt-in")
+    telemetry = Client(scripted_server.url, "Ledger", "1.4.2", consent="opt-in")
     assert telemetry.turn_on().is_done
     assert telemetry.report_now().sent
 
 
-def test_an_erasure_that_fails_can_be_repeated(client: MakeClient, peer: Peer) -> None:
+def test_an_erasure_that_fails_can_be_repeated(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client()
     assert telemetry.report_now().sent
-    peer.script("/v1/erase", reply(503), reply(200, b'{"erased_at":"now"}'))
+    scripted_server.script("/v1/erase", reply(503), reply(200, b'{"erased_at":"now"}'))
     failed = telemetry.erase()
     assert (failed.is_done, telemetry.status().choice) == (False, "off")
     assert failed.text == "telemetry of Café Ledger is off. Nothing is erased: the server answered 503"
@@ -209,12 +216,14 @@ def test_an_erasure_that_fails_can_be_repeated(client: MakeClient, peer: Peer) -
         (302, b""),
     ],
 )
-def test_an_answer_of_another_server_erases_nothing(client: MakeClient, peer: Peer, status: int, body: bytes) -> None:
+def test_an_answer_of_another_server_erases_nothing(
+    client: MakeClient, scripted_server: ScriptedServer, status: int, body: bytes
+) -> None:
     telemetry = client()
     assert telemetry.report_now().sent
     before = telemetry.status().instance_id
-    peer.script("/v1/erase", reply(status, body))
-    peer.script("/v1/disclose", reply(status, body))
+    scripted_server.script("/v1/erase", reply(status, body))
+    scripted_server.script("/v1/disclose", reply(status, body))
     assert not telemetry.disclose().is_done
     result = telemetry.erase()
     assert (result.is_done, "Nothing is erased" in result.text) == (False, True)
@@ -222,13 +231,13 @@ def test_an_answer_of_another_server_erases_nothing(client: MakeClient, peer: Pe
 
 
 def test_an_identity_that_cannot_be_deleted_is_named(
-    client: MakeClient, peer: Peer, monkeypatch: pytest.MonkeyPatch
+    client: MakeClient, scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHM_INSTANCE_ID", "c77af682-9aa4-412e-904a-c307d3a8a9c2")
     monkeypatch.setenv("SHM_PRIVATE_KEY", "00" * 32)
     telemetry = client()
     assert telemetry.report_now().sent
-    peer.script("/v1/erase", reply(200, b'{"erased_at":"now"}'))
+    scripted_server.script("/v1/erase", reply(200, b'{"erased_at":"now"}'))
     result = telemetry.erase()
     assert not result.is_done
     assert result.text.endswith("Remove SHM_INSTANCE_ID and SHM_PRIVATE_KEY before you turn it on again")
@@ -256,13 +265,13 @@ def test_roots_choice_can_be_read_by_the_application(client: MakeClient, tmp_pat
 
 
 @pytest.mark.long
-def test_a_long_history_is_disclosed_whole(client: MakeClient, peer: Peer) -> None:
+def test_a_long_history_is_disclosed_whole(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client()
     assert telemetry.report_now().sent
     history = json.dumps(
         {"instance": {}, "snapshots": [{"metrics": {"orders": number}} for number in range(100_000)]}
     ).encode()
-    peer.script("/v1/disclose", reply(200, history), reply(200, history[:-1]), reply(500))
+    scripted_server.script("/v1/disclose", reply(200, history), reply(200, history[:-1]), reply(500))
     assert telemetry.disclose().document == json.loads(history)
     assert telemetry.disclose().text == "the answer is incomplete, or not that of a SHM server"
     assert telemetry.disclose().text == "the server answered 500"
@@ -279,17 +288,17 @@ def run_command(tmp_path: Path, *arguments: str, **environment: str) -> "subproc
     )
 
 
-def test_the_only_application_needs_no_name(peer: Peer, tmp_path: Path) -> None:
+def test_the_only_application_needs_no_name(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     (tmp_path / "ledger.py").write_text(
         "import shm_sdk\n"
-        f"telemetry = shm_sdk.Client({peer.url!r}, 'Ledger', '1.4.2')\n"
+        f"telemetry = shm_sdk.Client({scripted_server.url!r}, 'Ledger', '1.4.2')\n"
         "telemetry.provider(lambda: {'orders': 8})\n"
     )
     none = run_command(tmp_path, "off")
     assert (none.returncode, "which application?" in none.stderr) == (2, True)
     checked = run_command(tmp_path, "check", "--client", "ledger:telemetry")
     assert (checked.returncode, checked.stdout) == (0, "sent, HTTP 202: stored.\n")
-    assert peer.requests[-1].json["metrics"]["orders"] == 8  # type: ignore[index]
+    assert scripted_server.requests[-1].json["metrics"]["orders"] == 8  # type: ignore[index]
     stored, choice = run_command(tmp_path, "off").stdout.splitlines()
     assert (stored, choice.startswith(f"The choice is in {tmp_path}")) == ("telemetry of Ledger is off.", True)
     assert "telemetry: off, because the user has turned it off" in run_command(tmp_path, "status").stdout
@@ -297,8 +306,8 @@ def test_the_only_application_needs_no_name(peer: Peer, tmp_path: Path) -> None:
     preview = run_command(tmp_path, "preview", "--client", "ledger")
     assert '"orders": 8' in preview.stdout
     assert "Nothing was sent." in preview.stdout
-    peer.script("/v1/erase", reply(403, b'{"code":"unknown_instance"}'))
-    erased = run_command(tmp_path, "erase", SHM_SERVER_URL=peer.url, SHM_APP_VERSION="1")
+    scripted_server.script("/v1/erase", reply(403, b'{"code":"unknown_instance"}'))
+    erased = run_command(tmp_path, "erase", SHM_SERVER_URL=scripted_server.url, SHM_APP_VERSION="1")
     assert (erased.returncode, "the server holds nothing on it" in erased.stdout) == (0, True)
 
 
@@ -320,7 +329,9 @@ def test_every_command_exists() -> None:
             main([command, "--help"])
 
 
-def test_a_hosts_argparse_commands(client: MakeClient, peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hosts_argparse_commands(
+    client: MakeClient, scripted_server: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     parser = argparse.ArgumentParser()
     add_commands(parser.add_subparsers().add_parser("telemetry"), client())
 
@@ -329,7 +340,7 @@ def test_a_hosts_argparse_commands(client: MakeClient, peer: Peer, capsys: pytes
         return options.run(options)
 
     assert [run(command) for command in ("off", "on", "check")] == [0, 0, 0]
-    peer.script("/v1/disclose", reply(200, b'{"instance":{},"snapshots":[]}'))
+    scripted_server.script("/v1/disclose", reply(200, b'{"instance":{},"snapshots":[]}'))
     assert run("disclose") == 0
     assert capsys.readouterr().out.splitlines()[:5:2] == [
         "telemetry of Café Ledger is off.",

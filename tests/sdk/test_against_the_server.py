@@ -16,7 +16,7 @@ from shm_sdk import Client, Result
 from shm_sdk.clock import Clock
 from shm_sdk.testing import frozen_clock
 from tests.support import plain_http
-from tests.support.peer import Peer
+from tests.support.scripted_server import ScriptedServer
 from tests.support.server_process import ServerProcess
 
 TIMEOUT_S = 60.0  # of one report, which takes milliseconds on an idle machine
@@ -63,13 +63,15 @@ def test_an_ephemeral_install_is_counted_apart(server: ServerProcess, tmp_path: 
     assert (counts["total"], counts["counted"], counts["excluded"]) == (3, 1, 2)
 
 
-def test_a_signed_register_request_activates_the_install(server: ServerProcess, peer: Peer, tmp_path: Path) -> None:
+def test_a_signed_register_request_activates_the_install(
+    server: ServerProcess, scripted_server: ScriptedServer, tmp_path: Path
+) -> None:
     telemetry = make_client(
-        server, tmp_path, server_url=peer.url
-    )  # the peer records the requests; the server gets the first one below
+        server, tmp_path, server_url=scripted_server.url
+    )  # the scripted server records the requests; the server gets the first one below
     assert telemetry.report_now(TIMEOUT_S).sent
     telemetry.stop()
-    register = peer.requests[0]
+    register = scripted_server.requests[0]
     response = plain_http.post(f"{server.url}{register.path}", content=register.body, headers=register.headers)
     assert response.status_code == 201
     assert [row["status"] for row in list_instances(server)] == ["active"]

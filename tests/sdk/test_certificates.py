@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shm_sdk.certificates import BUNDLE_VARIABLES, OPENSSL_VARIABLES
-from tests.support.peer import running_peer
+from tests.support.scripted_server import run_scripted_server
 from tests.support.sdk_hosts import REPORT, report_in_subprocess
 from tests.support.tls import Tls, create_tls
 
@@ -23,7 +23,7 @@ ssl.get_default_verify_paths = lambda: paths._replace(cafile=None, capath=None)
 
 @pytest.mark.parametrize("variable", [OPENSSL_VARIABLES[0], *BUNDLE_VARIABLES])
 def test_a_variable_names_the_authorities(tls: Tls, tmp_path: Path, variable: str) -> None:
-    with running_peer(tls.context) as server:
+    with run_scripted_server(tls.context) as server:
         output = report_in_subprocess(server.url, tmp_path, **{variable: tls.authority})
         assert "Result.SENT" in output
         assert server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
@@ -34,7 +34,7 @@ def test_a_variable_names_the_authorities(tls: Tls, tmp_path: Path, variable: st
 )
 def test_the_first_variable_counts(tls: Tls, tmp_path: Path, trusting: str, other: str) -> None:
     stranger = create_tls(tmp_path).authority
-    with running_peer(tls.context) as server:
+    with run_scripted_server(tls.context) as server:
         output = report_in_subprocess(server.url, tmp_path / "a", **{trusting: tls.authority, other: stranger})
         assert "Result.SENT" in output
         output = report_in_subprocess(server.url, tmp_path / "b", **{trusting: stranger, other: tls.authority})
@@ -55,7 +55,7 @@ def test_a_bundle_that_cannot_be_used_is_named(tls: Tls, tmp_path: Path, content
     bundle = tmp_path / "bundle.pem"
     if content is not None:
         bundle.write_text(content)
-    with running_peer(tls.context) as server:
+    with run_scripted_server(tls.context) as server:
         output = report_in_subprocess(server.url, tmp_path, REQUESTS_CA_BUNDLE=str(bundle))
         assert reason in output
         assert server.requests == []
@@ -70,14 +70,14 @@ def test_a_bundle_that_cannot_be_used_is_named(tls: Tls, tmp_path: Path, content
 )
 def test_a_host_that_replaces_ssl_reports(tls: Tls, tmp_path: Path, module: str, statement: str) -> None:
     pytest.importorskip(module.partition(".")[0])
-    with running_peer(tls.context) as server:
+    with run_scripted_server(tls.context) as server:
         output = report_in_subprocess(server.url, tmp_path, f"{statement}\n{REPORT}", SSL_CERT_FILE=tls.authority)
         assert "Result.SENT" in output
 
 
 def test_the_hosts_certifi_replaces_an_empty_store(tls: Tls, tmp_path: Path) -> None:
     (tmp_path / "certifi.py").write_text(f"def where() -> str: return {tls.authority!r}\n")
-    with running_peer(tls.context) as server:
+    with run_scripted_server(tls.context) as server:
         output = report_in_subprocess(server.url, tmp_path / "data", EMPTY_STORE, PYTHONPATH=str(tmp_path))
         assert "Result.SENT" in output
 
@@ -109,7 +109,7 @@ def test_the_systems_directory_is_tried_before_its_file(
     subprocess.run(["openssl", "rehash", str(directory)], check=True, timeout=60)
     file = tls.authority if in_file else stranger
     program = SYSTEM_STORE.format(file=file, directory=str(directory))
-    with running_peer(tls.context) as server:
+    with run_scripted_server(tls.context) as server:
         printed = report_in_subprocess(server.url, tmp_path / "data", program)
         assert output in printed
         assert ("all" in printed) is not in_directory
@@ -118,7 +118,7 @@ def test_the_systems_directory_is_tried_before_its_file(
 
 def test_an_empty_store_is_named_with_the_remedy(tls: Tls, tmp_path: Path) -> None:
     (tmp_path / "certifi.py").write_text("raise ImportError\n")
-    with running_peer(tls.context) as server:
+    with run_scripted_server(tls.context) as server:
         output = report_in_subprocess(server.url, tmp_path / "data", EMPTY_STORE, PYTHONPATH=str(tmp_path))
         assert "install ca-certificates or certifi, or set SSL_CERT_FILE" in output
         output = report_in_subprocess(

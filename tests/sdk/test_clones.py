@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shm_sdk import Client
-from tests.support.peer import Peer, reply
+from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.server_process import ServerProcess
 
 MakeClient = Callable[..., Client]
@@ -54,22 +54,22 @@ def test_a_restored_backup_stays_the_same_install(server: ServerProcess, tmp_pat
     assert len(instance_ids(server)) == 1
 
 
-def test_an_identity_is_replaced_once_only(client: MakeClient, peer: Peer) -> None:
+def test_an_identity_is_replaced_once_only(client: MakeClient, scripted_server: ScriptedServer) -> None:
     body = b'{"status":"ok","sequence_conflict":true,"last_sequence":5}'
-    peer.script("/v1/snapshot", *[reply(202, body)] * 8)
+    scripted_server.script("/v1/snapshot", *[reply(202, body)] * 8)
     for _ in range(8):
         assert client().report_now().sent
-    assert len({entry["instance_id"] for entry in peer.bodies("/v1/snapshot")}) == 2
+    assert len({entry["instance_id"] for entry in scripted_server.bodies("/v1/snapshot")}) == 2
 
 
 @pytest.mark.parametrize("last", ["-1", "true", "1e3", '"5"', "null", "9" * 40])
 def test_a_conflict_without_a_number_is_ignored(
-    client: MakeClient, peer: Peer, last: str, caplog: pytest.LogCaptureFixture
+    client: MakeClient, scripted_server: ScriptedServer, last: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = b'{"status":"ok","sequence_conflict":true,"last_sequence":' + last.encode() + b"}"
-    peer.script("/v1/snapshot", *[reply(202, body)] * 4)
+    scripted_server.script("/v1/snapshot", *[reply(202, body)] * 4)
     with caplog.at_level(logging.WARNING):
         for _ in range(4):
             assert client().report_now().sent
-    assert [entry["sequence"] for entry in peer.bodies("/v1/snapshot")] == [1, 2, 3, 4]
+    assert [entry["sequence"] for entry in scripted_server.bodies("/v1/snapshot")] == [1, 2, 3, 4]
     assert caplog.text == ""

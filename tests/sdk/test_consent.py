@@ -15,7 +15,7 @@ import pytest
 from shm_sdk import Client, Result
 from shm_sdk.configuration import load_configuration
 from shm_sdk.consent import ConsentRequest, command_options, hash_name
-from tests.support.peer import Peer
+from tests.support.scripted_server import ScriptedServer
 
 MakeClient = Callable[..., Client]
 
@@ -36,18 +36,20 @@ def choice_file(tmp_path: Path) -> Any:
     return json.loads((tmp_path / "data" / "cafe-ledger_telemetry_choice.json").read_text())
 
 
-def test_opt_in_sends_and_stores_nothing_without_an_answer(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+def test_opt_in_sends_and_stores_nothing_without_an_answer(
+    client: MakeClient, scripted_server: ScriptedServer, tmp_path: Path
+) -> None:
     user = User(None)
     telemetry = client(consent="opt-in", consent_callback=user)
     telemetry.provider(lambda: {"orders": 8})
     assert [telemetry.report_now().result for _ in range(3)] == [Result.PENDING] * 3
-    assert peer.connections == []
+    assert scripted_server.connections == []
     assert not (tmp_path / "data").exists()
     (request,) = user.requests
     assert (request.app_name, request.new_names, request.is_first) == ("Café Ledger", ("orders",), True)
     assert request.metrics == {"orders": 8}
     assert "SHM_TELEMETRY_CAFE_LEDGER=off" in request.text
-    assert peer.url in request.text
+    assert scripted_server.url in request.text
 
 
 def test_an_agreement_is_stored_and_not_asked_for_again(client: MakeClient, tmp_path: Path) -> None:
@@ -60,7 +62,7 @@ def test_an_agreement_is_stored_and_not_asked_for_again(client: MakeClient, tmp_
     assert choice_file(tmp_path)["metric_hashes"] == sorted(map(hash_name, ["mail.sent", "orders"]))
 
 
-def test_a_refusal_is_stored(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+def test_a_refusal_is_stored(client: MakeClient, scripted_server: ScriptedServer, tmp_path: Path) -> None:
     calls: list[str] = []
     for user in (User(False), User()):
         telemetry = client(consent="opt-in", consent_callback=user)
@@ -72,7 +74,7 @@ def test_a_refusal_is_stored(client: MakeClient, peer: Peer, tmp_path: Path) -> 
 
         assert telemetry.report_now().result is Result.OFF
     assert calls == ["provider"]
-    assert peer.connections == []
+    assert scripted_server.connections == []
     assert choice_file(tmp_path)["telemetry"] == "off"
 
 
@@ -80,7 +82,7 @@ def test_a_refusal_is_stored(client: MakeClient, peer: Peer, tmp_path: Path) -> 
     ("answer", "later_metrics"), [(True, {"orders": 8, "mail": {"sent": 2}}), (False, {"orders": 8})]
 )
 def test_new_metrics_wait_for_a_new_answer(
-    client: MakeClient, peer: Peer, answer: bool, later_metrics: dict[str, object]
+    client: MakeClient, scripted_server: ScriptedServer, answer: bool, later_metrics: dict[str, object]
 ) -> None:
     user = User(True, None, answer)
     metrics: dict[str, object] = {"orders": 8}
@@ -92,7 +94,9 @@ def test_new_metrics_wait_for_a_new_answer(
     again = client(consent="opt-in", consent_callback=user)
     again.provider(lambda: metrics)
     assert [again.report_now().sent for _ in range(2)] == [True] * 2
-    assert [body["metrics"] for body in peer.bodies("/v1/snapshot")] == [{"orders": 8}] * 3 + [later_metrics] * 2
+    assert [body["metrics"] for body in scripted_server.bodies("/v1/snapshot")] == [{"orders": 8}] * 3 + [
+        later_metrics
+    ] * 2
     assert [(request.new_names, request.is_first) for request in user.requests] == [
         (("orders",), True),
         (("mail.sent",), False),
@@ -100,7 +104,7 @@ def test_new_metrics_wait_for_a_new_answer(
     ]
 
 
-def test_only_growth_is_asked_about_again(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+def test_only_growth_is_asked_about_again(client: MakeClient, scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """A metric that is no longer collected, and one that comes back, are covered by the first answer."""
     user = User(True)
     metrics: dict[str, object] = {"orders": 8, "mail": {"sent": 2}}
@@ -112,7 +116,7 @@ def test_only_growth_is_asked_about_again(client: MakeClient, peer: Peer, tmp_pa
     assert telemetry.report_now().sent
     metrics["mail"] = mail
     assert telemetry.report_now().sent
-    assert [body["metrics"] for body in peer.bodies("/v1/snapshot")] == [
+    assert [body["metrics"] for body in scripted_server.bodies("/v1/snapshot")] == [
         {"orders": 8, "mail": {"sent": 2}},
         {"orders": 8},
         {"orders": 8, "mail": {"sent": 2}},
@@ -121,7 +125,9 @@ def test_only_growth_is_asked_about_again(client: MakeClient, peer: Peer, tmp_pa
     assert "mail" not in json.dumps(choice_file(tmp_path))
 
 
-def test_turning_on_covers_the_metrics_of_the_next_report(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+def test_turning_on_covers_the_metrics_of_the_next_report(
+    client: MakeClient, scripted_server: ScriptedServer, tmp_path: Path
+) -> None:
     metrics: dict[str, object] = {"orders": 8}
     telemetry = client(consent="opt_in")
     telemetry.provider(lambda: metrics)
@@ -130,11 +136,13 @@ def test_turning_on_covers_the_metrics_of_the_next_report(client: MakeClient, pe
     assert telemetry.report_now().sent
     metrics["locale"] = "fr"
     assert telemetry.report_now().sent
-    assert [body["metrics"] for body in peer.bodies("/v1/snapshot")] == [{"orders": 8}] * 2
+    assert [body["metrics"] for body in scripted_server.bodies("/v1/snapshot")] == [{"orders": 8}] * 2
     assert choice_file(tmp_path)["metric_hashes"] == [hash_name("orders")]
 
 
-def test_a_failing_callback_is_no_agreement(client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_callback_is_no_agreement(
+    client: MakeClient, scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     def ask(request: ConsentRequest) -> bool:
         raise RuntimeError(request.app_name)
 
@@ -142,26 +150,26 @@ def test_a_failing_callback_is_no_agreement(client: MakeClient, peer: Peer, capl
     telemetry.provider(lambda: {"orders": 8})
     assert telemetry.report_now().result is Result.PENDING
     assert "the consent callback failed: RuntimeError" in caplog.text
-    assert peer.connections == []
+    assert scripted_server.connections == []
 
 
 def test_the_notice_is_shown_once_before_the_first_report(
-    client: MakeClient, peer: Peer, capsys: pytest.CaptureFixture[str]
+    client: MakeClient, scripted_server: ScriptedServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for expected in (Result.PENDING, Result.SENT):
         telemetry = client(consent="notice")
         telemetry.provider(lambda: {"orders": 8})
         assert telemetry.report_now().result is expected
     notice = capsys.readouterr().err
-    assert notice.startswith(f"Café Ledger reports usage figures to {peer.url}: orders.\n")
+    assert notice.startswith(f"Café Ledger reports usage figures to {scripted_server.url}: orders.\n")
     assert notice.count("Café Ledger reports") == 1
 
 
-def test_the_answer_to_a_notice_may_be_no(client: MakeClient, peer: Peer) -> None:
+def test_the_answer_to_a_notice_may_be_no(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client(consent="notice", consent_callback=User(False))
     telemetry.provider(lambda: {"orders": 8})
     assert [telemetry.report_now().result for _ in range(2)] == [Result.OFF] * 2
-    assert peer.connections == []
+    assert scripted_server.connections == []
 
 
 def test_a_notice_that_cannot_be_stored_is_shown_once_in_a_process(
@@ -175,13 +183,15 @@ def test_a_notice_that_cannot_be_stored_is_shown_once_in_a_process(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"telemetry": "maybe"}', '{"metric_hashes": "all"}', "[" * 9999])
-def test_a_damaged_choice_is_a_refusal(client: MakeClient, peer: Peer, tmp_path: Path, content: str) -> None:
+def test_a_damaged_choice_is_a_refusal(
+    client: MakeClient, scripted_server: ScriptedServer, tmp_path: Path, content: str
+) -> None:
     telemetry = client()
     file = tmp_path / "data" / "cafe-ledger_telemetry_choice.json"
     file.parent.mkdir()
     file.write_text(content)
     assert telemetry.report_now().result is Result.OFF
-    assert peer.connections == []
+    assert scripted_server.connections == []
 
 
 def test_an_unknown_mode_is_a_mistake(client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -190,11 +200,15 @@ def test_an_unknown_mode_is_a_mistake(client: MakeClient, caplog: pytest.LogCapt
 
 
 def test_the_command_of_the_notice_refuses_for_this_application(
-    client: MakeClient, peer: Peer, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: MakeClient,
+    scripted_server: ScriptedServer,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not for another application of the user, and not in a directory that the host does not read."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
-    another = Client(peer.url, "Another", "1")
+    another = Client(scripted_server.url, "Another", "1")
     assert another.report_now().sent
     telemetry = client(consent="notice")
     assert telemetry.report_now().result is Result.PENDING

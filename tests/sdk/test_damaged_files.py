@@ -22,7 +22,7 @@ from shm_sdk.counters import COUNT, FILE_BYTES, RECORD, RECORD_BYTES
 from shm_sdk.state import State
 from shm_sdk.testing import frozen_clock
 from tests.support.parameters import long_after
-from tests.support.peer import Peer, reply, running_peer
+from tests.support.scripted_server import ScriptedServer, reply, run_scripted_server
 
 TIMEOUT_S = 60.0  # of one report, which takes milliseconds
 IDENTITY = "metrics_identity.json"
@@ -80,14 +80,14 @@ DAMAGES: dict[str, Callable[[Path], object]] = {  # of a file
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory with each of the SDK's files: of an install with a choice, a count and a spooled snapshot."""
     directory = tmp_path_factory.mktemp("data")
-    with running_peer() as peer:
-        make_client(peer, directory).report_now(TIMEOUT_S)
+    with run_scripted_server() as scripted_server:
+        make_client(scripted_server, directory).report_now(TIMEOUT_S)
         document = json.loads((directory / IDENTITY).read_text())
         del document["app_name"]
         (directory / IDENTITY).write_text(json.dumps(document))
         for path in ("/v1/snapshot", "/v1/snapshots"):
-            peer.script(path, reply(503))
-        telemetry = make_client(peer, directory)
+            scripted_server.script(path, reply(503))
+        telemetry = make_client(scripted_server, directory)
         telemetry.turn_on()
         telemetry.start(first_report_after=0)
         telemetry.stop(flush=True, timeout=TIMEOUT_S)
@@ -105,8 +105,8 @@ def copy(data_dir: Path, tmp_path: Path) -> Callable[[], Path]:
     return lambda: Path(shutil.copytree(data_dir, tmp_path / os.urandom(4).hex()))
 
 
-def make_client(peer: Peer, directory: Path) -> Client:
-    return Client(peer.url, "Ledger", "1", data_dir=directory, collect_system_metrics=False)
+def make_client(scripted_server: ScriptedServer, directory: Path) -> Client:
+    return Client(scripted_server.url, "Ledger", "1", data_dir=directory, collect_system_metrics=False)
 
 
 class Recorder(logging.Handler):
@@ -130,10 +130,10 @@ def recorded() -> Iterator[Recorder]:
         logging.getLogger("shm_sdk").removeHandler(recorder)
 
 
-def use(peer: Peer, directory: Path) -> tuple[set[Result], Counter[str]]:
+def use(scripted_server: ScriptedServer, directory: Path) -> tuple[set[Result], Counter[str]]:
     """Everything that a host and a user do. The results of its reports, and the messages."""
     with recorded() as recorder:
-        telemetry = make_client(peer, directory)
+        telemetry = make_client(scripted_server, directory)
         telemetry.counter("exports").inc()
         telemetry.gauge("queue").set(3)
         telemetry.start(first_report_after=0)
@@ -146,16 +146,16 @@ def use(peer: Peer, directory: Path) -> tuple[set[Result], Counter[str]]:
     return {outcome.result for outcome in outcomes}, recorder.messages
 
 
-def test_an_undamaged_directory_needs_no_message(peer: Peer, copy: Callable[[], Path]) -> None:
-    results, messages = use(peer, copy())
+def test_an_undamaged_directory_needs_no_message(scripted_server: ScriptedServer, copy: Callable[[], Path]) -> None:
+    results, messages = use(scripted_server, copy())
     assert (results, messages) == ({Result.SENT}, Counter())
-    assert peer.requests[-1].json["metrics"] == {"exports": 6, "queue": 3}
+    assert scripted_server.requests[-1].json["metrics"] == {"exports": 6, "queue": 3}
 
 
 @pytest.mark.parametrize("damage", long_after(4, [*REPLACEMENTS, *DAMAGES]))
 @pytest.mark.parametrize("place", [*FILES, *FOLDERS])
 def test_a_damaged_file_stops_neither_the_host_nor_its_reports(
-    peer: Peer, copy: Callable[[], Path], place: str, damage: str
+    scripted_server: ScriptedServer, copy: Callable[[], Path], place: str, damage: str
 ) -> None:
     """A choice that cannot be read is a refusal. The others cost what they hold."""
     if place in FOLDERS and damage in DAMAGES:
@@ -167,7 +167,7 @@ def test_a_damaged_file_stops_neither_the_host_nor_its_reports(
         REPLACEMENTS[damage](target)
     else:
         DAMAGES[damage](directory / place)
-    results, messages = use(peer, directory)
+    results, messages = use(scripted_server, directory)
     is_refusal = any("counts as a refusal" in message for message in messages)
     assert results == {Result.OFF if is_refusal else Result.SENT}
     is_unreadable = (place, damage) == (".", "a loop of symbolic links")
@@ -203,7 +203,7 @@ LENGTH = pytest.mark.parametrize(
 @LENGTH
 @pytest.mark.parametrize("name", [IDENTITY, CHOICE, STATE])
 def test_any_member_of_a_json_file_may_have_any_value(
-    peer: Peer, copy: Callable[[], Path], name: str, length: Callable[..., Any]
+    scripted_server: ScriptedServer, copy: Callable[[], Path], name: str, length: Callable[..., Any]
 ) -> None:
     intact = copy()
     original = json.loads((intact / name).read_text())
@@ -214,14 +214,16 @@ def test_any_member_of_a_json_file_may_have_any_value(
     def check(changes: dict[str, Any]) -> None:
         directory = copy()
         (directory / name).write_text(json.dumps(original | changes))
-        use(peer, directory)
+        use(scripted_server, directory)
         shutil.rmtree(directory)
 
     check()
 
 
 @LENGTH
-def test_any_body_may_stand_in_the_spool(peer: Peer, copy: Callable[[], Path], length: Callable[..., Any]) -> None:
+def test_any_body_may_stand_in_the_spool(
+    scripted_server: ScriptedServer, copy: Callable[[], Path], length: Callable[..., Any]
+) -> None:
     """Against a server that takes no backlogs and refuses with 500 in plain text, as the original one does."""
     intact = copy()
     signature, _, body = (intact / SPOOLED).read_bytes().partition(b"\n")
@@ -232,35 +234,35 @@ def test_any_body_may_stand_in_the_spool(peer: Peer, copy: Callable[[], Path], l
     def check(changes: dict[str, Any], damaged_signature: bytes) -> None:
         directory = copy()
         (directory / SPOOLED).write_bytes(damaged_signature + b"\n" + json.dumps(original | changes).encode())
-        peer.script("/v1/snapshots", *[reply(404)] * 9)
-        peer.script("/v1/snapshot", reply(500, b"invalid timestamp\n", Date="Sun, 06 Nov 1994 08:49:37 GMT"))
-        use(peer, directory)
-        peer.scripts.clear()
+        scripted_server.script("/v1/snapshots", *[reply(404)] * 9)
+        scripted_server.script("/v1/snapshot", reply(500, b"invalid timestamp\n", Date="Sun, 06 Nov 1994 08:49:37 GMT"))
+        use(scripted_server, directory)
+        scripted_server.scripts.clear()
         shutil.rmtree(directory)
 
     check()
 
 
 def test_a_damaged_snapshot_does_not_end_reporting(
-    client: Callable[..., Client], peer: Peer, caplog: pytest.LogCaptureFixture
+    client: Callable[..., Client], scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is valid JSON of this install and lacks its time, and the original server answers 500 to it."""
     telemetry = client()
-    peer.script("/v1/snapshot", reply(503))
+    scripted_server.script("/v1/snapshot", reply(503))
     assert telemetry.report_now().result is Result.FAILED
     (spooled,) = Path(telemetry.status().identity_file or "").parent.glob("*/spool/*")
     signature, _, body = spooled.read_bytes().partition(b"\n")
     instance_id = json.loads(body)["instance_id"]
     spooled.write_bytes(signature + b"\n" + json.dumps({"instance_id": instance_id}).encode())
-    peer.script("/v1/snapshots", reply(404))
-    peer.script("/v1/snapshot", reply(500, b"invalid timestamp\n", Date="Sun, 06 Nov 1994 08:49:37 GMT"))
+    scripted_server.script("/v1/snapshots", reply(404))
+    scripted_server.script("/v1/snapshot", reply(500, b"invalid timestamp\n", Date="Sun, 06 Nov 1994 08:49:37 GMT"))
     assert telemetry.report_now().sent
     assert caplog.text.count("is dropped: its file is damaged") == 1
 
 
 @LENGTH
 def test_any_content_may_stand_in_a_counter_file(
-    peer: Peer, copy: Callable[[], Path], length: Callable[..., Any]
+    scripted_server: ScriptedServer, copy: Callable[[], Path], length: Callable[..., Any]
 ) -> None:
     number = st.sampled_from([0.0, -1.0, 1e308, float("nan"), float("inf"), 7.5])
     record = st.tuples(number, number, st.integers(0, 255), st.integers(0, 255), st.binary(max_size=RECORD_BYTES))
@@ -276,7 +278,7 @@ def test_any_content_may_stand_in_a_counter_file(
                 RECORD_BYTES, b"\0"
             )
         (directory / COUNTED).write_bytes(bytes(content))
-        use(peer, directory)
+        use(scripted_server, directory)
         stored = json.loads((directory / STATE).read_text())["counts"]
         assert all(struct.unpack("d", struct.pack("d", value))[0] == value for value in stored.values())
         shutil.rmtree(directory)
@@ -300,11 +302,13 @@ print(telemetry.status().is_on, telemetry.preview().is_registered)
 
 
 @pytest.mark.parametrize("directory", ["missing", "file/missing"])
-def test_an_install_reports_where_nothing_can_be_written(peer: Peer, tmp_path: Path, directory: str) -> None:
+def test_an_install_reports_where_nothing_can_be_written(
+    scripted_server: ScriptedServer, tmp_path: Path, directory: str
+) -> None:
     """In the first case directories can be made; in the second there is not even one for temporary files."""
     (tmp_path / "file").touch()
     completed = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, peer.url, str(tmp_path / directory)],
+        [sys.executable, "-c", FULL_DISK, scripted_server.url, str(tmp_path / directory)],
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
@@ -314,28 +318,28 @@ def test_an_install_reports_where_nothing_can_be_written(peer: Peer, tmp_path: P
     lines = completed.stderr.splitlines()
     assert len(set(lines)) == len(lines)
     assert [line for line in lines if "counted apart, as ephemeral" in line]
-    assert peer.requests[-1].json["metrics"] == {"exports": 1, "sys_ephemeral": True}
+    assert scripted_server.requests[-1].json["metrics"] == {"exports": 1, "sys_ephemeral": True}
 
 
-def test_a_state_that_cannot_be_stored_changes_no_interval(peer: Peer, tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_stored_changes_no_interval(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     (tmp_path / STATE).mkdir(parents=True)
     with frozen_clock() as clock:
-        telemetry = make_client(peer, tmp_path)
+        telemetry = make_client(scripted_server, tmp_path)
         telemetry.start(first_report_after=0)
-        peer.wait_for("/v1/snapshot")
+        scripted_server.wait_for("/v1/snapshot")
         clock.advance(minutes=50)
-        assert peer.paths.count("/v1/snapshot") == 1
+        assert scripted_server.paths.count("/v1/snapshot") == 1
         clock.advance(minutes=40)
-        peer.wait_for("/v1/snapshot", times=2)
+        scripted_server.wait_for("/v1/snapshot", times=2)
         telemetry.stop()
-    assert [body["sequence"] for body in peer.bodies("/v1/snapshot")] == [1, 2]
+    assert [body["sequence"] for body in scripted_server.bodies("/v1/snapshot")] == [1, 2]
 
 
-def test_an_application_may_have_a_long_name(peer: Peer, tmp_path: Path) -> None:
+def test_an_application_may_have_a_long_name(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """The names of its files stay below the 255 characters of a file system."""
-    telemetry = Client(peer.url, "l" * 256, "1", data_dir=tmp_path, collect_system_metrics=False)
+    telemetry = Client(scripted_server.url, "l" * 256, "1", data_dir=tmp_path, collect_system_metrics=False)
     telemetry.counter("exports").inc()
     assert telemetry.turn_on().is_done
     assert [telemetry.report_now(TIMEOUT_S).sent for _ in range(2)] == [True, True]
     assert telemetry.status().choice == "on"
-    assert peer.requests[-1].json["metrics"] == {"exports": 1}
+    assert scripted_server.requests[-1].json["metrics"] == {"exports": 1}

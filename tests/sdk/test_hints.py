@@ -11,14 +11,14 @@ import pytest
 from shm.ingest import metric_hints
 from shm_sdk import Client, ConfigurationError
 from shm_sdk.hints import MAX_BYTES, MAX_HINTS, WORDS, Hints
-from tests.support.peer import Peer
+from tests.support.scripted_server import ScriptedServer
 from tests.support.server_process import ServerProcess
 
 MakeClient = Callable[..., Client]
 
 
-def sent_hints(peer: Peer) -> list[Any]:
-    return [body.get("hints") for body in peer.bodies("/v1/register")]
+def sent_hints(scripted_server: ScriptedServer) -> list[Any]:
+    return [body.get("hints") for body in scripted_server.bodies("/v1/register")]
 
 
 def test_the_sdk_and_the_server_know_the_same_words() -> None:
@@ -27,42 +27,45 @@ def test_the_sdk_and_the_server_know_the_same_words() -> None:
     assert words == WORDS == metric_hints.WORDS
 
 
-def test_hints_are_sent_with_the_registration(client: MakeClient, peer: Peer) -> None:
+def test_hints_are_sent_with_the_registration(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client()
     telemetry.describe("mail.sent", label="Mails", unit="pcs", kind="business", aggregate="sum")
     telemetry.describe("mail.sent", unit="mails", description="Mails that were sent")
     assert b'"hints":{"mail.sent"' in telemetry.preview().register
     assert telemetry.report_now().sent
     fields = {"label": "Mails", "unit": "mails", "kind": "business", "aggregate": "sum"}
-    assert sent_hints(peer) == [{"mail.sent": {**fields, "description": "Mails that were sent"}}]
+    assert sent_hints(scripted_server) == [{"mail.sent": {**fields, "description": "Mails that were sent"}}]
 
 
-def test_a_changed_hint_registers_again_once(client: MakeClient, peer: Peer) -> None:
+def test_a_changed_hint_registers_again_once(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client()
     assert telemetry.report_now().sent
     telemetry.describe("jobs", label="Jobs")
     for _ in range(3):
         assert telemetry.report_now().sent
-    assert sent_hints(peer) == [None, {"jobs": {"label": "Jobs"}}]
+    assert sent_hints(scripted_server) == [None, {"jobs": {"label": "Jobs"}}]
 
 
-def test_a_process_without_hints_does_not_register_again(client: MakeClient, peer: Peer) -> None:
+def test_a_process_without_hints_does_not_register_again(client: MakeClient, scripted_server: ScriptedServer) -> None:
     """Another process of the install, such as a command, may not import the modules that describe metrics."""
     first, second = client(), client()
     first.describe("jobs", label="Jobs")
     second.describe("mails", label="Mails")
     for telemetry in (first, client(), first, second, first):
         assert telemetry.report_now().sent
-    assert sent_hints(peer) == [{"jobs": {"label": "Jobs"}}, {"jobs": {"label": "Jobs"}, "mails": {"label": "Mails"}}]
+    assert sent_hints(scripted_server) == [
+        {"jobs": {"label": "Jobs"}},
+        {"jobs": {"label": "Jobs"}, "mails": {"label": "Mails"}},
+    ]
 
 
-def test_a_new_version_forgets_the_hints_of_the_old_one(client: MakeClient, peer: Peer) -> None:
+def test_a_new_version_forgets_the_hints_of_the_old_one(client: MakeClient, scripted_server: ScriptedServer) -> None:
     old, new = client(), client(app_version="2")
     old.describe("jobs", label="Jobs")
     new.describe("mails", label="Mails")
     assert old.report_now().sent
     assert new.report_now().sent
-    assert sent_hints(peer)[-1] == {"mails": {"label": "Mails"}}
+    assert sent_hints(scripted_server)[-1] == {"mails": {"label": "Mails"}}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_a_new_version_forgets_the_hints_of_the_old_one(client: MakeClient, peer
     ],
 )
 def test_a_wrong_description_is_one_error(
-    client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture, fields: Any, error: str
+    client: MakeClient, scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture, fields: Any, error: str
 ) -> None:
     telemetry = client()
     with caplog.at_level(logging.ERROR, "shm_sdk"):
@@ -85,7 +88,7 @@ def test_a_wrong_description_is_one_error(
     with pytest.raises(ConfigurationError, match=error):
         client(strict=True).describe("jobs", **fields)
     assert telemetry.report_now().sent
-    assert sent_hints(peer) == [None]
+    assert sent_hints(scripted_server) == [None]
 
 
 def test_hints_fit_into_a_registration() -> None:

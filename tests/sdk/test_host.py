@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 
 from shm_sdk import Client, Result
-from tests.support.peer import Peer, reply
+from tests.support.scripted_server import ScriptedServer, reply
 
 MakeClient = Callable[..., Client]
 
 
-def accept_everything(peer: Peer) -> Peer:
-    """Scripts a peer that accepts one report."""
+def accept_everything(scripted_server: ScriptedServer) -> ScriptedServer:
+    """Scripts the server so that it accepts one report."""
     for path, status in (("register", 201), ("activate", 200), ("snapshot", 202)):
-        peer.script(f"/v1/{path}", reply(status))
-    return peer
+        scripted_server.script(f"/v1/{path}", reply(status))
+    return scripted_server
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, SystemExit, RecursionError])
 def test_a_provider_that_raises_loses_only_its_metrics(
-    client: MakeClient, peer: Peer, error: type[BaseException]
+    client: MakeClient, scripted_server: ScriptedServer, error: type[BaseException]
 ) -> None:
-    accept_everything(peer)
+    accept_everything(scripted_server)
     telemetry = client()
 
     @telemetry.provider
@@ -38,22 +38,24 @@ def test_a_provider_that_raises_loses_only_its_metrics(
         return {"works": 1}
 
     assert telemetry.report_now().sent
-    assert b'"works":1' in peer.requests[-1].body.replace(b" ", b"")
+    assert b'"works":1' in scripted_server.requests[-1].body.replace(b" ", b"")
 
 
-def test_an_unprintable_key_is_dropped(client: MakeClient, peer: Peer) -> None:
+def test_an_unprintable_key_is_dropped(client: MakeClient, scripted_server: ScriptedServer) -> None:
     class Nameless:
         def __str__(self) -> str:
             raise RuntimeError
 
-    accept_everything(peer)
+    accept_everything(scripted_server)
     telemetry = client()
     telemetry.provider(lambda: {Nameless(): 1, "works": 1})  # type: ignore[type-var]
     assert telemetry.report_now().sent
 
 
-def test_an_async_provider_logs_one_warning(client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
-    accept_everything(peer)
+def test_an_async_provider_logs_one_warning(
+    client: MakeClient, scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept_everything(scripted_server)
     telemetry = client()
 
     async def metrics() -> dict[str, object]:
@@ -69,8 +71,8 @@ def test_an_async_provider_logs_one_warning(client: MakeClient, peer: Peer, capl
 @pytest.mark.filterwarnings(
     "ignore:.*fork:DeprecationWarning"
 )  # Python warns of a fork with threads, which is what this tests
-def test_a_child_forked_during_a_report_can_report(client: MakeClient, peer: Peer) -> None:
-    accept_everything(peer)
+def test_a_child_forked_during_a_report_can_report(client: MakeClient, scripted_server: ScriptedServer) -> None:
+    accept_everything(scripted_server)
     telemetry = client()
     is_inside, may_continue = threading.Event(), threading.Event()
 
@@ -105,7 +107,9 @@ class Unbound:
         raise RuntimeError("Working outside of application context.")
 
 
-def test_an_object_that_raises_when_it_is_read_raises_nowhere(client: MakeClient, peer: Peer) -> None:
+def test_an_object_that_raises_when_it_is_read_raises_nowhere(
+    client: MakeClient, scripted_server: ScriptedServer
+) -> None:
     unbound: Any = Unbound()
     for setting in ("enabled", "debug", "server_url", "data_dir", "report_interval"):
         refusing = client(**{setting: unbound})
@@ -118,4 +122,4 @@ def test_an_object_that_raises_when_it_is_read_raises_nowhere(client: MakeClient
     telemetry.gauge("queue").set(unbound)
     telemetry.describe("jobs", label=unbound)
     assert telemetry.report_now().sent
-    assert peer.requests[-1].json["metrics"] == {"done": 3}
+    assert scripted_server.requests[-1].json["metrics"] == {"done": 3}

@@ -14,7 +14,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from shm_sdk import Client, Result
 from shm_sdk.identity import InvalidIdentityError, load_or_create
-from tests.support.peer import Peer
+from tests.support.scripted_server import ScriptedServer
 
 SEED = bytes(range(32))
 PUBLIC = bytes(SigningKey(SEED).verify_key)
@@ -127,7 +127,7 @@ def test_processes_that_start_at_once_share_one_identity(tmp_path: Path, links: 
 @pytest.mark.parametrize("name", ["metrics_identity.json", "cafe-ledger_shm_identity.json"])
 def test_a_corrupt_identity_is_never_overwritten(
     client: Callable[..., Client],
-    peer: Peer,
+    scripted_server: ScriptedServer,
     tmp_path: Path,
     content: bytes,
     name: str,
@@ -141,8 +141,8 @@ def test_a_corrupt_identity_is_never_overwritten(
         assert [telemetry.report_now().result for _ in range(2)] == [Result.SENT] * 2
     assert file.read_bytes() == content
     assert [path for path in file.parent.iterdir() if path.is_file()] == [file]
-    assert [body["metrics"] for body in peer.bodies("/v1/snapshot")] == [{"sys_ephemeral": True}] * 2
-    assert len({body["instance_id"] for body in peer.bodies("/v1/snapshot")}) == 1
+    assert [body["metrics"] for body in scripted_server.bodies("/v1/snapshot")] == [{"sys_ephemeral": True}] * 2
+    assert len({body["instance_id"] for body in scripted_server.bodies("/v1/snapshot")}) == 1
     assert len([record for record in caplog.records if record.levelno > logging.DEBUG]) == 1
 
 
@@ -153,7 +153,7 @@ def test_an_unreadable_identity_raises(tmp_path: Path) -> None:
 
 
 def test_an_install_that_cannot_be_stored_is_ephemeral(
-    client: Callable[..., Client], peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    client: Callable[..., Client], scripted_server: ScriptedServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     obstacle = tmp_path / "data"
     obstacle.write_text("a file instead of a directory")
@@ -162,10 +162,10 @@ def test_an_install_that_cannot_be_stored_is_ephemeral(
     with caplog.at_level(logging.DEBUG):
         assert [telemetry.report_now().result for _ in range(2)] == [Result.SENT] * 2
     assert len([record for record in caplog.records if record.levelno > logging.DEBUG]) == 1
-    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot", "/v1/snapshot"]
+    assert scripted_server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot", "/v1/snapshot"]
     obstacle.unlink()
     assert telemetry.report_now().sent
-    temporary, _, lasting = peer.bodies("/v1/snapshot")
+    temporary, _, lasting = scripted_server.bodies("/v1/snapshot")
     assert temporary["metrics"] == {"orders": 8, "sys_ephemeral": True}
     assert lasting["metrics"] == {"orders": 8, "sys_ephemeral": False}
     assert temporary["instance_id"] != lasting["instance_id"]
@@ -200,12 +200,16 @@ def test_a_file_without_a_name_belongs_to_its_first_reader(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("private_key", [SEED.hex(), (SEED + PUBLIC).hex().upper(), f'"{SEED.hex()}"'])
 def test_the_environment_replaces_the_file(
-    client: Callable[..., Client], peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_key: str
+    client: Callable[..., Client],
+    scripted_server: ScriptedServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    private_key: str,
 ) -> None:
     monkeypatch.setenv("SHM_INSTANCE_ID", INSTANCE)
     monkeypatch.setenv("SHM_PRIVATE_KEY", private_key)
     assert client().report_now().sent
-    request = peer.requests[-1]
+    request = scripted_server.requests[-1]
     assert request.json["instance_id"] == INSTANCE
     assert request.json["metrics"] == {}
     assert request.is_signed_by(PUBLIC.hex())
@@ -237,13 +241,13 @@ def test_half_an_identity_in_the_environment_is_a_mistake(
 
 
 def test_a_damaged_key_in_the_environment_is_ephemeral(
-    client: Callable[..., Client], peer: Peer, monkeypatch: pytest.MonkeyPatch
+    client: Callable[..., Client], scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHM_INSTANCE_ID", INSTANCE)
     monkeypatch.setenv("SHM_PRIVATE_KEY", (SEED + bytes(32)).hex())
     assert client().report_now().sent
-    assert peer.requests[-1].json["instance_id"] != INSTANCE
-    assert peer.requests[-1].json["metrics"] == {"sys_ephemeral": True}
+    assert scripted_server.requests[-1].json["instance_id"] != INSTANCE
+    assert scripted_server.requests[-1].json["metrics"] == {"sys_ephemeral": True}
 
 
 def test_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ import pytest
 
 from shm_sdk import Client, Result
 from shm_sdk.transport import MAX_RESPONSE_BYTES
-from tests.support.peer import Peer, ResponseScript, endless, raw, reply, running_peer, silence, tunnel
+from tests.support.scripted_server import (
+    ResponseScript,
+    ScriptedServer,
+    endless,
+    raw,
+    reply,
+    run_scripted_server,
+    silence,
+    tunnel,
+)
 from tests.support.sdk_hosts import report_in_subprocess
 from tests.support.tls import Tls
 
@@ -53,18 +62,22 @@ def drip(connection: socket.socket) -> bool:
     ],
     ids=lambda script: script.__qualname__,
 )
-def test_an_invalid_response_fails_one_report(client: MakeClient, peer: Peer, script: ResponseScript) -> None:
+def test_an_invalid_response_fails_one_report(
+    client: MakeClient, scripted_server: ScriptedServer, script: ResponseScript
+) -> None:
     telemetry = client()
-    peer.script("/v1/snapshot", script)
+    scripted_server.script("/v1/snapshot", script)
     outcome = telemetry.report_now(timeout=TIMEOUT_S)
     assert outcome.result in (Result.FAILED, Result.REFUSED)
     assert telemetry.report_now().sent  # the next report uses a new connection
 
 
-def test_a_server_that_closes_a_new_connection_fails_the_report(client: MakeClient, peer: Peer) -> None:
-    peer.script("/v1/register", raw(b""))
+def test_a_server_that_closes_a_new_connection_fails_the_report(
+    client: MakeClient, scripted_server: ScriptedServer
+) -> None:
+    scripted_server.script("/v1/register", raw(b""))
     assert client().report_now().result is Result.FAILED
-    assert len(peer.connections) == 1
+    assert len(scripted_server.connections) == 1
 
 
 @pytest.mark.parametrize("path", ["register", "activate", "snapshot"])
@@ -81,13 +94,17 @@ def test_a_server_that_closes_a_new_connection_fails_the_report(client: MakeClie
     ],
     ids=["HTML", "nested", "cut", "not UTF-8", "a number", "an array", "UTF-16"],
 )
-def test_an_answer_of_another_server_is_an_outage(client: MakeClient, peer: Peer, body: bytes, path: str) -> None:
+def test_an_answer_of_another_server_is_an_outage(
+    client: MakeClient, scripted_server: ScriptedServer, body: bytes, path: str
+) -> None:
     """The login page of a hotel says 200 or 202 to everything, and has stored nothing."""
     telemetry = client()
-    peer.script(f"/v1/{path}", reply({"register": 201, "activate": 200, "snapshot": 202}[path], body))
+    scripted_server.script(f"/v1/{path}", reply({"register": 201, "activate": 200, "snapshot": 202}[path], body))
     assert telemetry.report_now().result is Result.FAILED
     assert telemetry.report_now().sent
-    taken = {str(entry["timestamp"]) for body in peer.bodies("/v1/snapshots") for entry in snapshots_of(body)}
+    taken = {
+        str(entry["timestamp"]) for body in scripted_server.bodies("/v1/snapshots") for entry in snapshots_of(body)
+    }
     assert len(taken) == 2  # what was not stored is sent again, with the next one
 
 
@@ -97,25 +114,25 @@ def snapshots_of(body: dict[str, object]) -> list[dict[str, object]]:
     return snapshots
 
 
-def test_an_answer_without_a_body_is_accepted(client: MakeClient, peer: Peer) -> None:
+def test_an_answer_without_a_body_is_accepted(client: MakeClient, scripted_server: ScriptedServer) -> None:
     for path, status in (("register", 201), ("activate", 200), ("snapshot", 202)):
-        peer.script(f"/v1/{path}", reply(status, b""))
+        scripted_server.script(f"/v1/{path}", reply(status, b""))
     assert client().report_now().sent
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_an_error_page_is_an_outage(client: MakeClient, peer: Peer, status: int) -> None:
+def test_an_error_page_is_an_outage(client: MakeClient, scripted_server: ScriptedServer, status: int) -> None:
     """Of a proxy, not of the server: the install does not register again, and the snapshot waits."""
     telemetry = client()
     assert telemetry.report_now().sent
-    peer.script("/v1/snapshot", reply(status, b"<html>this page is blocked</html>"))
+    scripted_server.script("/v1/snapshot", reply(status, b"<html>this page is blocked</html>"))
     assert telemetry.report_now().result is Result.FAILED
     assert telemetry.report_now().sent
-    assert peer.paths == [*("/v1/register", "/v1/activate", "/v1/snapshot"), "/v1/snapshot", "/v1/snapshots"]
+    assert scripted_server.paths == [*("/v1/register", "/v1/activate", "/v1/snapshot"), "/v1/snapshot", "/v1/snapshots"]
 
 
 def test_a_redirect_to_https_on_the_same_host_is_followed(tls: Tls, tmp_path: Path) -> None:
-    with running_peer(tls.context) as secure, running_peer() as plain:
+    with run_scripted_server(tls.context) as secure, run_scripted_server() as plain:
         for path in ("register", "activate", "snapshot"):
             plain.script(f"/v1/{path}", reply(308, Location=f"{secure.url}/v1/{path}"))
         assert "Result.SENT" in report_in_subprocess(plain.url, tmp_path, SSL_CERT_FILE=tls.authority)
@@ -123,11 +140,11 @@ def test_a_redirect_to_https_on_the_same_host_is_followed(tls: Tls, tmp_path: Pa
         assert secure.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
 
 
-def test_a_response_is_read_up_to_its_limit(client: MakeClient, peer: Peer) -> None:
+def test_a_response_is_read_up_to_its_limit(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client()
-    peer.script("/v1/register", reply(201, b"{}" + b" " * MAX_RESPONSE_BYTES))
+    scripted_server.script("/v1/register", reply(201, b"{}" + b" " * MAX_RESPONSE_BYTES))
     assert telemetry.report_now().sent
-    assert len(peer.connections) == 2  # the first one was closed with the rest of the long response
+    assert len(scripted_server.connections) == 2  # the first one was closed with the rest of the long response
 
 
 def test_a_refused_connection_fails_the_report(client: MakeClient) -> None:
@@ -150,26 +167,26 @@ def test_a_server_that_never_answers_ends_with_the_timeout(client: MakeClient) -
 
 
 def test_an_untrusted_certificate_gets_no_request(tls: Tls, tmp_path: Path) -> None:
-    with running_peer(tls.context) as peer:
-        assert "unable to get local issuer certificate" in report_in_subprocess(peer.url, tmp_path)
-        assert peer.requests == []
+    with run_scripted_server(tls.context) as scripted_server:
+        assert "unable to get local issuer certificate" in report_in_subprocess(scripted_server.url, tmp_path)
+        assert scripted_server.requests == []
 
 
 def test_a_trusted_certificate_is_accepted(tls: Tls, tmp_path: Path) -> None:
-    with running_peer(tls.context) as peer:
-        assert "Result.SENT" in report_in_subprocess(peer.url, tmp_path, SSL_CERT_FILE=tls.authority)
-        assert len(peer.connections) == 1
+    with run_scripted_server(tls.context) as scripted_server:
+        assert "Result.SENT" in report_in_subprocess(scripted_server.url, tmp_path, SSL_CERT_FILE=tls.authority)
+        assert len(scripted_server.connections) == 1
 
 
 def test_a_certificate_for_another_name_gets_no_request(tls: Tls, tmp_path: Path) -> None:
-    with running_peer(tls.context) as peer:
-        url = peer.url.replace("localhost", "127.0.0.1")
+    with run_scripted_server(tls.context) as scripted_server:
+        url = scripted_server.url.replace("localhost", "127.0.0.1")
         assert "Result.FAILED" in report_in_subprocess(url, tmp_path, SSL_CERT_FILE=tls.authority)
-        assert peer.requests == []
+        assert scripted_server.requests == []
 
 
 def test_plain_http_uses_the_environments_proxy(client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running_peer() as proxy:
+    with run_scripted_server() as proxy:
         for path, status in (("register", 201), ("activate", 200), ("snapshot", 202)):
             proxy.script(f"http://metrics.example.com:8080/v1/{path}", reply(status))
         monkeypatch.setenv("http_proxy", proxy.url.replace("://", "://some%20one:secret@"))
@@ -179,7 +196,7 @@ def test_plain_http_uses_the_environments_proxy(client: MakeClient, monkeypatch:
 
 
 def test_https_uses_a_tunnel_through_the_proxy(tls: Tls, tmp_path: Path) -> None:
-    with running_peer(tls.context) as server, running_peer() as proxy:
+    with run_scripted_server(tls.context) as server, run_scripted_server() as proxy:
         port = server.listener.getsockname()[1]
         proxy.script(f"localhost:{port}", tunnel(port))
         output = report_in_subprocess(server.url, tmp_path, SSL_CERT_FILE=tls.authority, https_proxy=proxy.url)
@@ -189,7 +206,7 @@ def test_https_uses_a_tunnel_through_the_proxy(tls: Tls, tmp_path: Path) -> None
 
 
 def test_a_proxy_that_requires_a_password_fails_the_report(client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running_peer() as proxy:
+    with run_scripted_server() as proxy:
         proxy.script("metrics.example.com:443", reply(407))
         monkeypatch.setenv("https_proxy", proxy.url)
         outcome = client(server_url="https://metrics.example.com").report_now()
@@ -205,7 +222,9 @@ def test_no_proxy_bypasses_the_proxy(client: MakeClient, monkeypatch: pytest.Mon
     assert client().report_now().sent
 
 
-def test_an_unsupported_proxy_is_not_bypassed(client: MakeClient, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_proxy_is_not_bypassed(
+    client: MakeClient, scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1080")
     assert client().report_now().result is Result.FAILED
-    assert peer.connections == []
+    assert scripted_server.connections == []

@@ -20,7 +20,7 @@ from shm_sdk.locks import FileLock, is_abandoned
 from shm_sdk.sender import Sender
 from shm_sdk.shared_directory import SharedDirectory
 from shm_sdk.state import State, StateFile
-from tests.support.peer import Peer, reply
+from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.sdk_hosts import run_host
 
 MakeClient = Callable[..., Client]
@@ -64,8 +64,8 @@ def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
         time.sleep(0.02)
 
 
-def snapshots(peer: Peer) -> list[Any]:
-    return [request.json["metrics"] for request in peer.requests if request.path == "/v1/snapshot"]
+def snapshots(scripted_server: ScriptedServer) -> list[Any]:
+    return [request.json["metrics"] for request in scripted_server.requests if request.path == "/v1/snapshot"]
 
 
 FOUR_WORKERS = """
@@ -90,24 +90,26 @@ main()
 """
 
 
-def test_four_processes_report_once(peer: Peer, tmp_path: Path) -> None:
+def test_four_processes_report_once(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """As with `gunicorn -w 4`, in which each worker starts telemetry."""
-    run_host(HOST + FOUR_WORKERS, peer.url, tmp_path, "3", "1")
-    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
-    assert snapshots(peer) == [{"exports": 1000, "open_connections": 20}]
+    run_host(HOST + FOUR_WORKERS, scripted_server.url, tmp_path, "3", "1")
+    assert scripted_server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+    assert snapshots(scripted_server) == [{"exports": 1000, "open_connections": 20}]
 
 
-def test_the_counts_of_ended_processes_are_kept(peer: Peer, tmp_path: Path, client: MakeClient) -> None:
+def test_the_counts_of_ended_processes_are_kept(
+    scripted_server: ScriptedServer, tmp_path: Path, client: MakeClient
+) -> None:
     for _ in range(3):
-        run_host(HOST + FOUR_WORKERS, peer.url, tmp_path / "data", "0", "300")
+        run_host(HOST + FOUR_WORKERS, scripted_server.url, tmp_path / "data", "0", "300")
     telemetry = client()
     for total in (3000, 3000):
         assert telemetry.report_now().sent
-        assert snapshots(peer)[-1] == {"exports": total}
+        assert snapshots(scripted_server)[-1] == {"exports": total}
     assert list((tmp_path / "data" / SHARED / "counters").iterdir()) == []
 
 
-def test_a_forked_child_counts_and_the_parent_reports(peer: Peer, tmp_path: Path) -> None:
+def test_a_forked_child_counts_and_the_parent_reports(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """As with `gunicorn --preload` and Celery's prefork pool, in which only the master has started telemetry."""
     program = """
 import os
@@ -120,11 +122,11 @@ for _ in range(3):
         os._exit(0)
 time.sleep(4)
 """
-    run_host(HOST + program, peer.url, tmp_path)
-    assert snapshots(peer) == [{"exports": 35}]
+    run_host(HOST + program, scripted_server.url, tmp_path)
+    assert snapshots(scripted_server) == [{"exports": 35}]
 
 
-def test_a_child_takes_over_when_its_parent_is_killed(peer: Peer, tmp_path: Path) -> None:
+def test_a_child_takes_over_when_its_parent_is_killed(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     program = """
 import os, shm_sdk.sender
 shm_sdk.sender.TAKEOVER_POLL_S = 1.0
@@ -138,14 +140,14 @@ if child == 0:
 print(child)
 time.sleep(60)
 """
-    with running_host(program, peer.url, tmp_path / "data") as host:
+    with running_host(program, scripted_server.url, tmp_path / "data") as host:
         child = int(line_of(host))
         wait_until((tmp_path / "data" / SHARED / "state.json").exists)
         os.kill(host.pid, signal.SIGKILL)
         host.wait()
-        peer.wait_for("/v1/snapshot")
+        scripted_server.wait_for("/v1/snapshot")
         os.kill(child, signal.SIGKILL)
-    assert snapshots(peer) == [{"exports": 1}]
+    assert snapshots(scripted_server) == [{"exports": 1}]
 
 
 def set_state(tmp_path: Path, **members: object) -> None:
@@ -161,34 +163,36 @@ def read_state(tmp_path: Path) -> dict[str, Any]:
     return document
 
 
-def test_a_second_start_sends_one_request(client: MakeClient, peer: Peer) -> None:
+def test_a_second_start_sends_one_request(client: MakeClient, scripted_server: ScriptedServer) -> None:
     assert client().report_now().sent
     assert client().report_now().sent
-    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot", "/v1/snapshot"]
-    assert [body["sequence"] for body in peer.bodies("/v1/snapshot")] == [1, 2]
+    assert scripted_server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot", "/v1/snapshot"]
+    assert [body["sequence"] for body in scripted_server.bodies("/v1/snapshot")] == [1, 2]
 
 
 @pytest.mark.parametrize("change", [{"app_version": "1.5.0"}, {"environment": "staging"}, {"app_name": "cafe ledger!"}])
 def test_an_install_that_says_something_else_registers_again(
-    client: MakeClient, peer: Peer, change: dict[str, str]
+    client: MakeClient, scripted_server: ScriptedServer, change: dict[str, str]
 ) -> None:
     assert client().report_now().sent
     assert client(**change).report_now().sent
-    assert peer.paths.count("/v1/register") == 2
+    assert scripted_server.paths.count("/v1/register") == 2
 
 
-def test_an_unknown_install_registers_again_in_the_next_process(client: MakeClient, peer: Peer) -> None:
+def test_an_unknown_install_registers_again_in_the_next_process(
+    client: MakeClient, scripted_server: ScriptedServer
+) -> None:
     assert client().report_now().sent
-    peer.script("/v1/snapshot", reply(403))
+    scripted_server.script("/v1/snapshot", reply(403))
     assert client().report_now().sent
-    assert peer.paths[3:] == ["/v1/snapshot", "/v1/register", "/v1/activate", "/v1/snapshot"]
+    assert scripted_server.paths[3:] == ["/v1/snapshot", "/v1/register", "/v1/activate", "/v1/snapshot"]
 
 
-def test_a_restart_keeps_to_the_servers_retry_after(client: MakeClient, peer: Peer) -> None:
-    peer.script("/v1/register", reply(503, Retry_After="1800"))
+def test_a_restart_keeps_to_the_servers_retry_after(client: MakeClient, scripted_server: ScriptedServer) -> None:
+    scripted_server.script("/v1/register", reply(503, Retry_After="1800"))
     client().report_now()
     assert 0 < (client().report_now().retry_after or 0) <= 1800
-    assert peer.paths == ["/v1/register"]
+    assert scripted_server.paths == ["/v1/register"]
 
 
 def make_sender(tmp_path: Path, first_report_after: float | None = None) -> Sender:
@@ -354,21 +358,21 @@ def test_counters_without_telemetry_touch_no_file(client: MakeClient, tmp_path: 
 
 
 @pytest.mark.parametrize("amount", [-1, float("nan"), float("inf"), "many", None, 10**400])
-def test_a_wrong_amount_is_ignored(client: MakeClient, peer: Peer, amount: Any) -> None:
+def test_a_wrong_amount_is_ignored(client: MakeClient, scripted_server: ScriptedServer, amount: Any) -> None:
     telemetry = client()
     telemetry.counter("exports").inc(amount)
     telemetry.gauge("connections").set(amount if amount != -1 else "x")  # type: ignore[arg-type]
     assert telemetry.report_now().sent
-    assert snapshots(peer) == [{}]
+    assert snapshots(scripted_server) == [{}]
 
 
-def test_a_script_counts_without_start(peer: Peer, tmp_path: Path) -> None:
+def test_a_script_counts_without_start(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     for _ in range(2):
-        run_host(HOST + "exports.inc(2); print(telemetry.report_now())", peer.url, tmp_path)
-    assert snapshots(peer) == [{"exports": 2}, {"exports": 4}]
+        run_host(HOST + "exports.inc(2); print(telemetry.report_now())", scripted_server.url, tmp_path)
+    assert snapshots(scripted_server) == [{"exports": 2}, {"exports": 4}]
 
 
-def test_a_per_process_provider_is_collected_from_each(peer: Peer, tmp_path: Path) -> None:
+def test_a_per_process_provider_is_collected_from_each(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     program = """
 import os, shm_sdk.forking, shm_sdk.sender
 shm_sdk.sender.TAKEOVER_POLL_S = 2.0
@@ -389,14 +393,16 @@ for _ in range(2):
         os._exit(0)
 time.sleep(12)
 """
-    run_host(HOST + program, peer.url, tmp_path)
-    assert snapshots(peer) == [{"pool.open": 6, "is_busy": 3, "documents": 9}]
+    run_host(HOST + program, scripted_server.url, tmp_path)
+    assert snapshots(scripted_server) == [{"pool.open": 6, "is_busy": 3, "documents": 9}]
 
 
-def test_two_applications_in_one_directory_are_two_reporters(peer: Peer, client: MakeClient) -> None:
+def test_two_applications_in_one_directory_are_two_reporters(
+    scripted_server: ScriptedServer, client: MakeClient
+) -> None:
     first, second = client(), client(app_name="Billing")
     for telemetry, amount in ((first, 3), (second, 4)):
         telemetry.counter("exports").inc(amount)
         assert telemetry.report_now().sent
-    assert snapshots(peer) == [{"exports": 3}, {"exports": 4}]
-    assert len({body["instance_id"] for body in peer.bodies("/v1/register")}) == 2
+    assert snapshots(scripted_server) == [{"exports": 3}, {"exports": 4}]
+    assert len({body["instance_id"] for body in scripted_server.bodies("/v1/register")}) == 2

@@ -11,7 +11,7 @@ import pytest
 
 from shm_sdk import Client, Result
 from shm_sdk.opt_out import opt_out_reason
-from tests.support.peer import Peer
+from tests.support.scripted_server import ScriptedServer
 
 # Runs a client and prints every audit event of CPython, every call of a provider and every thread.
 AUDIT_PROGRAM = """
@@ -36,10 +36,10 @@ print(json.dumps([outcome.result.value, events]))
 
 
 def run_audited(
-    peer: Peer, data_dir: Path, enabled: bool | None, interval: object = 3600, **environment: str
+    scripted_server: ScriptedServer, data_dir: Path, enabled: bool | None, interval: object = 3600, **environment: str
 ) -> list[str]:
     """The result of a report and the recorded events, in a new interpreter."""
-    code = AUDIT_PROGRAM.format(url=peer.url, data_dir=str(data_dir), enabled=enabled, interval=interval)
+    code = AUDIT_PROGRAM.format(url=scripted_server.url, data_dir=str(data_dir), enabled=enabled, interval=interval)
     completed = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
     )
@@ -64,20 +64,20 @@ def run_audited(
     ids=str,
 )
 def test_opting_out_uses_no_disk_network_or_provider(
-    peer: Peer, tmp_path: Path, enabled: bool | None, environment: dict[str, str]
+    scripted_server: ScriptedServer, tmp_path: Path, enabled: bool | None, environment: dict[str, str]
 ) -> None:
-    assert run_audited(peer, tmp_path / "data", enabled, **environment) == ["off"]
+    assert run_audited(scripted_server, tmp_path / "data", enabled, **environment) == ["off"]
     assert not (tmp_path / "data").exists()
-    assert peer.connections == []
+    assert scripted_server.connections == []
 
 
-def test_opting_out_silences_wrong_settings(peer: Peer, tmp_path: Path) -> None:
-    assert run_audited(peer, tmp_path / "data", False, interval="nonsense") == ["off"]
+def test_opting_out_silences_wrong_settings(scripted_server: ScriptedServer, tmp_path: Path) -> None:
+    assert run_audited(scripted_server, tmp_path / "data", False, interval="nonsense") == ["off"]
 
 
-def test_the_audit_records_a_client_that_reports(peer: Peer, tmp_path: Path) -> None:
+def test_the_audit_records_a_client_that_reports(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """Shows that the tests above can fail."""
-    result, *events = run_audited(peer, tmp_path / "data", None)
+    result, *events = run_audited(scripted_server, tmp_path / "data", None)
     assert result == "sent"
     assert {"open", "os.mkdir", "socket.connect", "provider", "shm-telemetry"} <= set(events)
 
@@ -120,10 +120,10 @@ def test_no_argument_overrides_the_users_variable() -> None:
 
 
 def test_a_later_opt_out_stops_the_next_report(
-    client: Callable[..., Client], peer: Peer, monkeypatch: pytest.MonkeyPatch
+    client: Callable[..., Client], scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     telemetry = client()
     assert telemetry.report_now().sent
     monkeypatch.setenv("DO_NOT_TRACK", "1")
     assert telemetry.report_now().result is Result.OFF
-    assert peer.paths.count("/v1/snapshot") == 1
+    assert scripted_server.paths.count("/v1/snapshot") == 1

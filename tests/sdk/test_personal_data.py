@@ -9,7 +9,7 @@ import pytest
 from shm_sdk import Client
 from shm_sdk.personal_data import describe_personal
 from shm_sdk.snapshot import sanitize
-from tests.support.peer import Peer
+from tests.support.scripted_server import ScriptedServer
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_no_text_takes_long(repeated: str) -> None:
 
 
 def test_the_developer_is_told_once_without_the_value(
-    client: Callable[..., Client], peer: Peer, caplog: pytest.LogCaptureFixture
+    client: Callable[..., Client], scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     telemetry = client()
     telemetry.provider(lambda: {"owner": "ada@example.com", "logins": {"ada@example.com": 3, "orders": 8}})
@@ -116,4 +116,4 @@ def test_the_developer_is_told_once_without_the_value(
         "the metric logins.? is left out: its key looks like an e-mail address",
     ]
     assert "ada" not in caplog.text
-    assert [body["metrics"] for body in peer.bodies("/v1/snapshot")] == [{"logins": {"orders": 8}}] * 2
+    assert [body["metrics"] for body in scripted_server.bodies("/v1/snapshot")] == [{"logins": {"orders": 8}}] * 2

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.peer import Peer
+from tests.support.scripted_server import ScriptedServer
 
 # The hosts count for some seconds. test_one_reporter.py holds the same promises with processes of its own.
 pytestmark = pytest.mark.long
@@ -26,7 +26,7 @@ import os, sys
 import shm_sdk, shm_sdk.sender
 
 shm_sdk.sender.TAKEOVER_POLL_S = 1.0
-telemetry = shm_sdk.Client(os.environ["PEER"], "Ledger", "1", data_dir=os.environ["DATA"], collect_system_metrics=False)
+telemetry = shm_sdk.Client(os.environ["URL"], "Ledger", "1", data_dir=os.environ["DATA"], collect_system_metrics=False)
 requests = telemetry.counter("requests")
 telemetry.start(first_report_after=float(os.environ.get("DELAY", "4")))
 
@@ -50,14 +50,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folder: Path, peer: Peer, *command: str, **environment: str) -> "Iterator[subprocess.Popen[bytes]]":
+def running(
+    folder: Path, scripted_server: ScriptedServer, *command: str, **environment: str
+) -> "Iterator[subprocess.Popen[bytes]]":
     """A host in a process group of its own, killed at the end."""
     (folder / "host.py").write_text(HOST)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "PEER": peer.url, "DATA": str(folder / "data"), **environment},
+            env={**os.environ, "URL": scripted_server.url, "DATA": str(folder / "data"), **environment},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -85,19 +87,19 @@ def get(port: int, times: int) -> set[str]:
     return pids
 
 
-def wait_for_total(peer: Peer, total: int) -> list[Any]:
+def wait_for_total(scripted_server: ScriptedServer, total: int) -> list[Any]:
     """The counts that were sent, once the total was."""
     deadline = time.monotonic() + 60
     while True:
-        counts = [body["metrics"].get("requests", 0) for body in bodies(peer)]
+        counts = [body["metrics"].get("requests", 0) for body in bodies(scripted_server)]
         if total in counts:
             return counts
         assert time.monotonic() < deadline, counts
         time.sleep(0.05)
 
 
-def bodies(peer: Peer) -> list[Any]:
-    return [request.json for request in peer.requests if request.path == "/v1/snapshot"]
+def bodies(scripted_server: ScriptedServer) -> list[Any]:
+    return [request.json for request in scripted_server.requests if request.path == "/v1/snapshot"]
 
 
 def python_m(module: str) -> list[str]:
@@ -107,51 +109,53 @@ def python_m(module: str) -> list[str]:
 @pytest.mark.parametrize(
     "options", [(), ("--preload",), ("--worker-class", "gevent")], ids=["workers", "preload", "gevent"]
 )
-def test_gunicorn(peer: Peer, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_gunicorn(scripted_server: ScriptedServer, tmp_path: Path, options: tuple[str, ...]) -> None:
     port = free_port()
     bind = ("--bind", f"127.0.0.1:{port}", "--workers", "4", *options, "host:wsgi")
-    with running(tmp_path, peer, *python_m("gunicorn"), *bind):
+    with running(tmp_path, scripted_server, *python_m("gunicorn"), *bind):
         get(port, 40)
-        assert wait_for_total(peer, 40) == [40]
-    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+        assert wait_for_total(scripted_server, 40) == [40]
+    assert scripted_server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
 
 
-def test_gunicorn_with_workers_that_live_shorter_than_the_first_delay(peer: Peer, tmp_path: Path) -> None:
+def test_gunicorn_with_workers_that_live_shorter_than_the_first_delay(
+    scripted_server: ScriptedServer, tmp_path: Path
+) -> None:
     port = free_port()
     options = ("--bind", f"127.0.0.1:{port}", "--workers", "2", "--max-requests", "5", "host:wsgi")
     state = tmp_path / "data/ledger_telemetry/state.json"
     state.parent.mkdir(parents=True)
     state.write_text(f'{{"next_report_at": {time.time() + 9}}}')
-    with running(tmp_path, peer, *python_m("gunicorn"), *options, DELAY="600"):
+    with running(tmp_path, scripted_server, *python_m("gunicorn"), *options, DELAY="600"):
         assert len(get(port, 30)) > 2
         # Each worker asks for a first report in ten minutes, and lives for five requests.
         deadline = time.monotonic() + 60
-        while not bodies(peer) and time.monotonic() < deadline:
+        while not bodies(scripted_server) and time.monotonic() < deadline:
             get(port, 1)
             time.sleep(1)  # a worker lives for some seconds, longer than a report takes on a busy machine
-    assert bodies(peer)[0]["metrics"]["requests"] >= 30
-    assert peer.paths.count("/v1/register") == 1
+    assert bodies(scripted_server)[0]["metrics"]["requests"] >= 30
+    assert scripted_server.paths.count("/v1/register") == 1
 
 
-def test_uvicorn_workers(peer: Peer, tmp_path: Path) -> None:
+def test_uvicorn_workers(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     port = free_port()
     options = ("--port", str(port), "--workers", "3", "--log-level", "warning", "host:asgi")
-    with running(tmp_path, peer, *python_m("uvicorn"), *options, DELAY="6"):
+    with running(tmp_path, scripted_server, *python_m("uvicorn"), *options, DELAY="6"):
         get(port, 40)
-        assert wait_for_total(peer, 40)[-1] == 40
-    assert peer.paths.count("/v1/register") == 1
+        assert wait_for_total(scripted_server, 40)[-1] == 40
+    assert scripted_server.paths.count("/v1/register") == 1
 
 
 @pytest.mark.parametrize("hooks", [(), ("--py-call-uwsgi-fork-hooks",)], ids=["without hooks", "with hooks"])
-def test_uwsgi(peer: Peer, tmp_path: Path, hooks: tuple[str, ...]) -> None:
+def test_uwsgi(scripted_server: ScriptedServer, tmp_path: Path, hooks: tuple[str, ...]) -> None:
     port = free_port()
     options = ("--http-socket", f"127.0.0.1:{port}", "--master", "--processes", "3", "--enable-threads", *hooks)
     python = ("--virtualenv", sys.prefix, "--module", "host:wsgi")
     program = Path(sys.executable).with_name("uwsgi")
-    with running(tmp_path, peer, str(program), *options, *python, DELAY="5"):
+    with running(tmp_path, scripted_server, str(program), *options, *python, DELAY="5"):
         get(port, 40)
-        assert wait_for_total(peer, 40)[-1] == 40
-    assert peer.paths.count("/v1/register") == 1
+        assert wait_for_total(scripted_server, 40)[-1] == 40
+    assert scripted_server.paths.count("/v1/register") == 1
 
 
 TASKS = """
@@ -172,7 +176,7 @@ def work():
 
 
 @pytest.mark.parametrize("pool", ["prefork", "gevent"])
-def test_celery(peer: Peer, tmp_path: Path, pool: str) -> None:
+def test_celery(scripted_server: ScriptedServer, tmp_path: Path, pool: str) -> None:
     """With prefork, a task has a child of its own, forked while the first report is made, and imports what that does.
 
     With gevent, the SDK's threads are greenlets.
@@ -192,15 +196,20 @@ def test_celery(peer: Peer, tmp_path: Path, pool: str) -> None:
         "--without-gossip",
         "--without-mingle",
     )
-    with running(tmp_path, peer, *command, *options, "--loglevel", "WARNING", DELAY="0"):
-        environment = {**os.environ, "PEER": peer.url, "DATA": str(tmp_path / "other"), "SHM_TELEMETRY": "off"}
+    with running(tmp_path, scripted_server, *command, *options, "--loglevel", "WARNING", DELAY="0"):
+        environment = {
+            **os.environ,
+            "URL": scripted_server.url,
+            "DATA": str(tmp_path / "other"),
+            "SHM_TELEMETRY": "off",
+        }
         subprocess.run([sys.executable, "-c", send], cwd=tmp_path, env=environment, check=True, timeout=60)
         deadline = time.monotonic() + 90
         while count_tasks(tmp_path) < 20:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.1)
-        peer.wait_for("/v1/snapshot")
-    assert peer.paths.count("/v1/register") == 1
+        scripted_server.wait_for("/v1/snapshot")
+    assert scripted_server.paths.count("/v1/register") == 1
 
 
 def count_tasks(folder: Path) -> float:
@@ -229,14 +238,14 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_multiprocessing(peer: Peer, tmp_path: Path, method: str) -> None:
+def test_multiprocessing(scripted_server: ScriptedServer, tmp_path: Path, method: str) -> None:
     (tmp_path / "pool.py").write_text(POOL)
-    with running(tmp_path, peer, sys.executable, "pool.py", method):
-        assert wait_for_total(peer, 60) == [60]
-    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+    with running(tmp_path, scripted_server, sys.executable, "pool.py", method):
+        assert wait_for_total(scripted_server, 60) == [60]
+    assert scripted_server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
 
 
-def test_the_reloader_of_django(peer: Peer, tmp_path: Path) -> None:
+def test_the_reloader_of_django(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """The host starts the SDK by itself, in the reloader's parent and in its child: they are one reporter."""
     program = """
 import sys
@@ -257,13 +266,13 @@ if __name__ == "__main__":
 """
     (tmp_path / "manage.py").write_text(program)
     port = free_port()
-    with running(tmp_path, peer, sys.executable, "manage.py", "runserver", str(port)):
+    with running(tmp_path, scripted_server, sys.executable, "manage.py", "runserver", str(port)):
         get(port, 7)
-        assert wait_for_total(peer, 7) == [7]
-    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+        assert wait_for_total(scripted_server, 7) == [7]
+    assert scripted_server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
 
 
-def test_the_reloader_of_flask(peer: Peer, tmp_path: Path) -> None:
+def test_the_reloader_of_flask(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """The reloader's parent and its child both run the module: they are one reporter."""
     program = """
 from flask import Flask
@@ -279,7 +288,7 @@ def index():
     (tmp_path / "web.py").write_text(program)
     port = free_port()
     command = (*python_m("flask"), "--app", "web", "run", "--debug", "--port", str(port))
-    with running(tmp_path, peer, *command):
+    with running(tmp_path, scripted_server, *command):
         get(port, 7)
-        assert wait_for_total(peer, 7) == [7]
-    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+        assert wait_for_total(scripted_server, 7) == [7]
+    assert scripted_server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]

@@ -14,7 +14,7 @@ import pytest
 from shm_sdk import Client, Result
 from shm_sdk.forking import load_reporting_modules
 from tests.support.parameters import long_after
-from tests.support.peer import Peer, running_peer, tunnel
+from tests.support.scripted_server import ScriptedServer, run_scripted_server, tunnel
 from tests.support.sdk_hosts import run_host
 from tests.support.tls import Tls
 
@@ -35,9 +35,9 @@ with multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
 """
 
 
-def test_a_host_may_fork_while_the_sdk_imports(peer: Peer, tmp_path: Path) -> None:
+def test_a_host_may_fork_while_the_sdk_imports(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """A child that inherits a held import lock would wait for ever for a module of its own."""
-    assert run_host(FORKING_POOL, peer.url, tmp_path) == "435\n"
+    assert run_host(FORKING_POOL, scripted_server.url, tmp_path) == "435\n"
 
 
 WATCHED_REPORT = """
@@ -74,12 +74,15 @@ def test_a_report_imports_nothing_outside_the_import_lock(
     tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, missing: str
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", tls.authority)
-    with running_peer(None if scheme == "http" else tls.context) as peer, running_peer() as proxy:
+    with (
+        run_scripted_server(None if scheme == "http" else tls.context) as scripted_server,
+        run_scripted_server() as proxy,
+    ):
         if "proxy" in scheme:
-            port = peer.listener.getsockname()[1]
+            port = scripted_server.listener.getsockname()[1]
             proxy.script(f"localhost:{port}", *[tunnel(port)] * 2)
             monkeypatch.setenv("https_proxy", proxy.url)
-        assert run_host(WATCHED_REPORT, peer.url, tmp_path, missing) == "[]\n"
+        assert run_host(WATCHED_REPORT, scripted_server.url, tmp_path, missing) == "[]\n"
 
 
 STOPPED_BY_SIGNALS = """
@@ -197,9 +200,9 @@ def test_dead_addresses_share_one_deadline(
 
 
 def test_a_live_address_after_dead_ones_is_reached(
-    client: MakeClient, peer: Peer, dead_addresses: list[Any], monkeypatch: pytest.MonkeyPatch
+    client: MakeClient, scripted_server: ScriptedServer, dead_addresses: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live = (socket.AF_INET, socket.SOCK_STREAM, 6, "", peer.listener.getsockname())
+    live = (socket.AF_INET, socket.SOCK_STREAM, 6, "", scripted_server.listener.getsockname())
     resolve_to(monkeypatch, [*dead_addresses, live])
     assert client().report_now(timeout=3).sent
 
@@ -233,7 +236,7 @@ def test_a_dripping_proxy_ends_with_the_timeout(client: MakeClient, monkeypatch:
             connection.sendall(b"H")
             time.sleep(0.05)
 
-    with running_peer() as proxy:
+    with run_scripted_server() as proxy:
         proxy.script("metrics.example.com:443", drip)
         monkeypatch.setenv("https_proxy", proxy.url)
         telemetry = client(server_url="https://metrics.example.com")
@@ -244,7 +247,7 @@ def test_a_dripping_proxy_ends_with_the_timeout(client: MakeClient, monkeypatch:
 
 
 def test_a_hanging_provider_is_skipped_until_it_returns(
-    client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture
+    client: MakeClient, scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     telemetry = client()
     released = threading.Event()
@@ -266,17 +269,21 @@ def test_a_hanging_provider_is_skipped_until_it_returns(
     before = threading.active_count()
     for _ in range(4):
         assert telemetry.report_now(timeout=2).sent
-        assert peer.requests[-1].json["metrics"] == {"first": 1, "last": 1}
-    assert threading.active_count() <= before + 1 + len(peer.connections)  # one hanging call, and the peer's threads
+        assert scripted_server.requests[-1].json["metrics"] == {"first": 1, "last": 1}
+    assert threading.active_count() <= before + 1 + len(
+        scripted_server.connections
+    )  # one hanging call, the server's threads
     assert caplog.text.count("has not returned within") == 1
     released.set()
     deadline = time.monotonic() + 30
-    while "hanging" not in str(peer.requests[-1].json["metrics"]) and time.monotonic() < deadline:
+    while "hanging" not in str(scripted_server.requests[-1].json["metrics"]) and time.monotonic() < deadline:
         assert telemetry.report_now().sent
-    assert peer.requests[-1].json["metrics"] == {"first": 1, "hanging": 1, "last": 1}
+    assert scripted_server.requests[-1].json["metrics"] == {"first": 1, "hanging": 1, "last": 1}
 
 
-def test_a_worker_survives_a_hanging_provider(client: MakeClient, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_survives_a_hanging_provider(
+    client: MakeClient, scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shm_sdk.providers.PROVIDER_TIMEOUT_S", 0.2)
     telemetry = client()
     released = threading.Event()
@@ -287,7 +294,7 @@ def test_a_worker_survives_a_hanging_provider(client: MakeClient, peer: Peer, mo
         return {}
 
     telemetry.start(first_report_after=0)
-    peer.wait_for("/v1/snapshot")
+    scripted_server.wait_for("/v1/snapshot")
     released.set()
 
 
@@ -355,9 +362,11 @@ print(sent, os.waitstatus_to_exitcode(status))
 
 
 @pytest.mark.parametrize("module", long_after(2, ["shm_sdk.counters", "mmap", "shm_sdk.sender", "shm_sdk.reporter"]))
-def test_a_signal_handler_may_fork_within_an_import(peer: Peer, tmp_path: Path, module: str) -> None:
+def test_a_signal_handler_may_fork_within_an_import(
+    scripted_server: ScriptedServer, tmp_path: Path, module: str
+) -> None:
     """Parent and child go on with the statement that it has interrupted."""
-    assert run_host(FORKED_WHILE_IMPORTING, peer.url, tmp_path, module) == "sent 0\n"
+    assert run_host(FORKED_WHILE_IMPORTING, scripted_server.url, tmp_path, module) == "sent 0\n"
 
 
 WAITS_FOR_SIGNALS = """
@@ -381,6 +390,6 @@ print(masks)
 """
 
 
-def test_a_host_may_wait_for_signals(peer: Peer, tmp_path: Path) -> None:
+def test_a_host_may_wait_for_signals(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """The system delivers them to no thread of the SDK. A process that a provider starts can be terminated."""
-    assert run_host(WAITS_FOR_SIGNALS, peer.url, tmp_path) == "SIGTERM\n['\\n']\n"
+    assert run_host(WAITS_FOR_SIGNALS, scripted_server.url, tmp_path) == "SIGTERM\n['\\n']\n"

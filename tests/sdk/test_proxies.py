@@ -6,7 +6,7 @@ import pytest
 
 from shm_sdk import Client, Result
 from shm_sdk.proxies import UnsupportedProxyError, find_proxy
-from tests.support.peer import running_peer
+from tests.support.scripted_server import run_scripted_server
 
 PROXY = "http://proxy.example:3128"
 
@@ -104,7 +104,7 @@ def test_a_proxy_that_cannot_be_used_is_refused(address: str, reason: str) -> No
 
 def test_an_unsupported_proxy_is_named_in_the_outcome(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
-    with running_peer() as server:
+    with run_scripted_server() as server:
         outcome = Client(server.url, "Ledger", "1", data_dir=str(tmp_path)).report_now()
         assert outcome.result is Result.FAILED
         assert "ALL_PROXY is a proxy of the kind socks5://; only http:// proxies are supported" in outcome.reason

@@ -9,7 +9,7 @@ import pytest
 
 from shm_sdk import digests
 from shm_sdk.signing import Cryptography, Library, Nacl, Sodium, generate_seed
-from tests.support.peer import Peer
+from tests.support.scripted_server import ScriptedServer
 from tests.support.sdk_hosts import report_in_subprocess
 
 LIBRARIES: list[Library] = [Sodium(), Nacl(), Cryptography()]
@@ -60,7 +60,7 @@ def test_digests_are_the_same_without_the_interpreters_private_modules(
     assert module["hash_hex"](b"Ledger") == hashlib.sha256(b"Ledger").hexdigest()
 
 
-def test_a_host_without_both_libraries_learns_what_is_missing(peer: Peer, tmp_path: Path) -> None:
+def test_a_host_without_both_libraries_learns_what_is_missing(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """It was packaged without the SDK's dependency. The line is printed once, although the host has no log."""
     program = f"""
 import sys
@@ -70,10 +70,10 @@ import shm_sdk
 telemetry = shm_sdk.Client(sys.argv[1], "Ledger", "1", data_dir=sys.argv[2])
 print([telemetry.report_now().reason == {MISSING!r} for _ in range(2)])
 """
-    assert report_in_subprocess(peer.url, tmp_path, program) == (
+    assert report_in_subprocess(scripted_server.url, tmp_path, program) == (
         f"shm_sdk: telemetry cannot report: {MISSING}\n[True, True]\n"
     )
-    assert peer.requests == []
+    assert scripted_server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,9 @@ print([telemetry.report_now().reason == {MISSING!r} for _ in range(2)])
     ],
     ids=["alone", "without its private module", "with another one", "in a host with cryptography", "without PyNaCl"],
 )
-def test_the_library_that_the_host_has_is_used(peer: Peer, tmp_path: Path, before: str, used: str) -> None:
-    assert report_in_subprocess(peer.url, tmp_path, before + USED) == f"Result.SENT {used}\n"
-    key = str(peer.requests[0].json["public_key"])
-    assert all(request.is_signed_by(key) for request in peer.requests)
+def test_the_library_that_the_host_has_is_used(
+    scripted_server: ScriptedServer, tmp_path: Path, before: str, used: str
+) -> None:
+    assert report_in_subprocess(scripted_server.url, tmp_path, before + USED) == f"Result.SENT {used}\n"
+    key = str(scripted_server.requests[0].json["public_key"])
+    assert all(request.is_signed_by(key) for request in scripted_server.requests)

@@ -11,15 +11,15 @@ from shm_sdk import Client, Result
 from shm_sdk.identity import create_ephemeral
 from shm_sdk.spool import MAX_SNAPSHOTS, Spool
 from shm_sdk.testing import frozen_clock
-from tests.support.peer import Peer, reply
+from tests.support.scripted_server import ScriptedServer, reply
 
 MakeClient = Callable[..., Client]
 
 
-def sent(peer: Peer) -> list[Any]:
+def sent(scripted_server: ScriptedServer) -> list[Any]:
     """All snapshots that the server got, in order."""
     snapshots: list[Any] = []
-    for request in peer.requests:
+    for request in scripted_server.requests:
         if request.path == "/v1/snapshots":
             snapshots += request.json["snapshots"]  # type: ignore[arg-type]
         elif request.path == "/v1/snapshot":
@@ -27,12 +27,12 @@ def sent(peer: Peer) -> list[Any]:
     return snapshots
 
 
-def outage_of_four_hours(client: MakeClient, peer: Peer) -> None:
+def outage_of_four_hours(client: MakeClient, scripted_server: ScriptedServer) -> None:
     """A report in each hour, with two retries; each by a new process."""
     assert client().report_now().sent
     with frozen_clock() as clock:
-        peer.script("/v1/snapshot", *[reply(503)] * 1)
-        peer.script("/v1/snapshots", *[reply(503)] * 11)
+        scripted_server.script("/v1/snapshot", *[reply(503)] * 1)
+        scripted_server.script("/v1/snapshots", *[reply(503)] * 11)
         for hour in range(1, 5):
             for _ in range(3):
                 telemetry = client()
@@ -40,65 +40,65 @@ def outage_of_four_hours(client: MakeClient, peer: Peer) -> None:
                 assert telemetry.report_now().result is Result.FAILED
                 clock.advance(minutes=5)
             clock.advance(minutes=45)
-        peer.requests.clear()
+        scripted_server.requests.clear()
         telemetry = client()
         telemetry.provider(lambda: {"hour": 5})
         assert telemetry.report_now().sent
 
 
-def test_an_outage_of_four_hours_loses_nothing(client: MakeClient, peer: Peer) -> None:
-    outage_of_four_hours(client, peer)
-    assert peer.paths == ["/v1/snapshots"]
-    snapshots = sent(peer)
+def test_an_outage_of_four_hours_loses_nothing(client: MakeClient, scripted_server: ScriptedServer) -> None:
+    outage_of_four_hours(client, scripted_server)
+    assert scripted_server.paths == ["/v1/snapshots"]
+    snapshots = sent(scripted_server)
     assert [snapshot["metrics"] for snapshot in snapshots] == [{"hour": hour} for hour in range(1, 6)]
     for name in ("timestamp", "sequence"):
         values = [snapshot[name] for snapshot in snapshots]
         assert values == sorted(set(values))
-    peer.requests.clear()
+    scripted_server.requests.clear()
     assert client().report_now().sent
-    assert peer.paths == ["/v1/snapshot"]  # nothing is sent twice
+    assert scripted_server.paths == ["/v1/snapshot"]  # nothing is sent twice
 
 
-def test_a_server_without_backlogs_gets_them_one_by_one(client: MakeClient, peer: Peer) -> None:
+def test_a_server_without_backlogs_gets_them_one_by_one(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client()
     assert telemetry.report_now().sent
-    public_key = str(peer.requests[0].json["public_key"])
-    peer.script("/v1/snapshot", reply(500))
-    peer.script("/v1/snapshots", reply(404))
+    public_key = str(scripted_server.requests[0].json["public_key"])
+    scripted_server.script("/v1/snapshot", reply(500))
+    scripted_server.script("/v1/snapshots", reply(404))
     assert telemetry.report_now().result is Result.FAILED
-    peer.requests.clear()
+    scripted_server.requests.clear()
     assert telemetry.report_now().sent
-    assert peer.paths == ["/v1/snapshots", "/v1/snapshot", "/v1/snapshot"]
-    assert [snapshot["sequence"] for snapshot in sent(peer)[-2:]] == [2, 3]
-    assert all(request.is_signed_by(public_key) for request in peer.requests)
+    assert scripted_server.paths == ["/v1/snapshots", "/v1/snapshot", "/v1/snapshot"]
+    assert [snapshot["sequence"] for snapshot in sent(scripted_server)[-2:]] == [2, 3]
+    assert all(request.is_signed_by(public_key) for request in scripted_server.requests)
 
 
-def test_a_rate_limit_keeps_the_rest(client: MakeClient, peer: Peer) -> None:
+def test_a_rate_limit_keeps_the_rest(client: MakeClient, scripted_server: ScriptedServer) -> None:
     """The original server accepts five requests a minute."""
     telemetry = client()
-    peer.script("/v1/snapshot", reply(500))
+    scripted_server.script("/v1/snapshot", reply(500))
     assert telemetry.report_now().result is Result.FAILED
-    peer.script("/v1/snapshots", reply(404))
-    peer.script("/v1/snapshot", reply(202), reply(429))
+    scripted_server.script("/v1/snapshots", reply(404))
+    scripted_server.script("/v1/snapshot", reply(202), reply(429))
     assert telemetry.report_now().status == 429
-    peer.requests.clear()
+    scripted_server.requests.clear()
     assert telemetry.report_now().sent
-    assert [snapshot["sequence"] for snapshot in sent(peer)] == [2, 3]
+    assert [snapshot["sequence"] for snapshot in sent(scripted_server)] == [2, 3]
 
 
 def test_a_refused_member_is_dropped_with_a_word(
-    client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture
+    client: MakeClient, scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     telemetry = client()
-    peer.script("/v1/snapshot", reply(500))
+    scripted_server.script("/v1/snapshot", reply(500))
     telemetry.report_now()
     verdicts = b'{"status":"refused","code":"timestamp_too_old"},{"status":"stored"}'
-    peer.script("/v1/snapshots", reply(202, b'{"status":"ok","snapshots":[' + verdicts + b"]}"))
+    scripted_server.script("/v1/snapshots", reply(202, b'{"status":"ok","snapshots":[' + verdicts + b"]}"))
     assert telemetry.report_now().sent
     assert caplog.text.count("is dropped: refused (timestamp_too_old)") == 1
-    peer.requests.clear()
+    scripted_server.requests.clear()
     assert telemetry.report_now().sent
-    assert peer.paths == ["/v1/snapshot"]
+    assert scripted_server.paths == ["/v1/snapshot"]
 
 
 @pytest.mark.parametrize("is_stored", [True, False])

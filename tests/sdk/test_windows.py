@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.peer import Peer
+from tests.support.scripted_server import ScriptedServer
 from tests.support.sdk_hosts import report_in_subprocess
 
 # What the modules of Windows lack. `import fcntl` raises ImportError, and the functions of `os` are not there.
@@ -37,9 +37,9 @@ telemetry.provider(lambda: {"mails": 4}, per_process=True)
     ],
     ids=["report_now", "start and flush"],
 )
-def test_a_system_without_fcntl_and_fork_reports(peer: Peer, tmp_path: Path, report: str) -> None:
-    assert report_in_subprocess(peer.url, tmp_path, f"{HIDE}{HOST}{report}") == "Result.SENT\n"
-    (body,) = peer.bodies("/v1/snapshot")
+def test_a_system_without_fcntl_and_fork_reports(scripted_server: ScriptedServer, tmp_path: Path, report: str) -> None:
+    assert report_in_subprocess(scripted_server.url, tmp_path, f"{HIDE}{HOST}{report}") == "Result.SENT\n"
+    (body,) = scripted_server.bodies("/v1/snapshot")
     metrics = body["metrics"]
     assert isinstance(metrics, dict)
     assert {name: metrics[name] for name in ("exports", "connections", "jobs", "mails")} == {
@@ -51,9 +51,9 @@ def test_a_system_without_fcntl_and_fork_reports(peer: Peer, tmp_path: Path, rep
     assert metrics["sys_os"]
 
 
-def test_the_users_commands_work_there(peer: Peer, tmp_path: Path) -> None:
+def test_the_users_commands_work_there(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     program = (
         f"{HIDE}{HOST}print(telemetry.turn_off().is_done, telemetry.status().is_on, telemetry.report_now().result)"
     )
-    assert report_in_subprocess(peer.url, tmp_path, program) == "True False Result.OFF\n"
-    assert peer.requests == []
+    assert report_in_subprocess(scripted_server.url, tmp_path, program) == "True False Result.OFF\n"
+    assert scripted_server.requests == []

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from shm_sdk import Client
-from tests.support.peer import Peer, reply, silence
+from tests.support.scripted_server import ScriptedServer, reply, silence
 
 MakeClient = Callable[..., Client]
 
@@ -44,30 +44,34 @@ def telemetry_threads() -> list[threading.Thread]:
 
 
 @pytest.mark.parametrize("delay", [0, 0.01, timedelta(0), -5])
-def test_a_started_client_reports(client: MakeClient, peer: Peer, delay: float | timedelta) -> None:
+def test_a_started_client_reports(
+    client: MakeClient, scripted_server: ScriptedServer, delay: float | timedelta
+) -> None:
     client().start(first_report_after=delay)
-    peer.wait_for("/v1/snapshot")
+    scripted_server.wait_for("/v1/snapshot")
     assert [thread.daemon for thread in telemetry_threads()] == [True]
 
 
-def test_there_is_no_identity_before_the_first_report(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+def test_there_is_no_identity_before_the_first_report(
+    client: MakeClient, scripted_server: ScriptedServer, tmp_path: Path
+) -> None:
     telemetry = client()
     telemetry.start()
     state = tmp_path / "data/cafe-ledger_telemetry/state.json"
     wait_until(state.exists)  # it has the time of the first report, which later starts keep to
     telemetry.stop()
-    assert peer.connections == []
+    assert scripted_server.connections == []
     assert not list(tmp_path.rglob("metrics_identity.json"))
 
 
-def test_a_failed_first_report_is_retried(client: MakeClient, peer: Peer) -> None:
-    peer.script("/v1/snapshot", reply(503, Retry_After="0"))
+def test_a_failed_first_report_is_retried(client: MakeClient, scripted_server: ScriptedServer) -> None:
+    scripted_server.script("/v1/snapshot", reply(503, Retry_After="0"))
     telemetry = client()
     telemetry.start(first_report_after=0)
-    peer.wait_for("/v1/snapshot")
+    scripted_server.wait_for("/v1/snapshot")
     telemetry.stop()
     telemetry.start(first_report_after=0)
-    peer.wait_for("/v1/snapshots")
+    scripted_server.wait_for("/v1/snapshots")
 
 
 def test_starting_twice_starts_one_thread(client: MakeClient) -> None:
@@ -86,38 +90,40 @@ def test_stop_can_be_called_repeatedly(client: MakeClient) -> None:
     join_telemetry_threads()
 
 
-def test_a_flush_sends_the_last_counters(client: MakeClient, peer: Peer) -> None:
+def test_a_flush_sends_the_last_counters(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client()
     telemetry.provider(lambda: {"jobs": 42})
     telemetry.start()
     telemetry.stop(flush=True, timeout=30)
-    assert peer.requests[-1].json["metrics"] == {"jobs": 42}
+    assert scripted_server.requests[-1].json["metrics"] == {"jobs": 42}
 
 
-def test_stop_without_flush_sends_nothing(client: MakeClient, peer: Peer) -> None:
+def test_stop_without_flush_sends_nothing(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client()
     telemetry.start()
     telemetry.stop()
-    assert peer.requests == []
+    assert scripted_server.requests == []
 
 
 @pytest.mark.parametrize(
     "arguments", [{"timeout": 60}, {"flush": True, "timeout": 0.01}], ids=["without flush", "with flush"]
 )
-def test_stop_does_not_wait_for_a_report(client: MakeClient, peer: Peer, arguments: dict[str, Any]) -> None:
-    peer.script("/v1/register", silence)
+def test_stop_does_not_wait_for_a_report(
+    client: MakeClient, scripted_server: ScriptedServer, arguments: dict[str, Any]
+) -> None:
+    scripted_server.script("/v1/register", silence)
     telemetry = client()
     telemetry.start(first_report_after=0)
-    peer.wait_for("/v1/register")
+    scripted_server.wait_for("/v1/register")
     started_at = time.monotonic()
     telemetry.stop(**arguments)
     assert time.monotonic() - started_at < 30  # without flush, the timeout does not matter
     assert len(telemetry_threads()) == 1
-    peer.close()
+    scripted_server.close()
     join_telemetry_threads()
 
 
-def test_a_provider_may_stop_its_own_telemetry(client: MakeClient, peer: Peer) -> None:
+def test_a_provider_may_stop_its_own_telemetry(client: MakeClient, scripted_server: ScriptedServer) -> None:
     telemetry = client()
 
     @telemetry.provider
@@ -126,9 +132,9 @@ def test_a_provider_may_stop_its_own_telemetry(client: MakeClient, peer: Peer) -
         return {"jobs": 1}
 
     telemetry.start(first_report_after=0)
-    peer.wait_for("/v1/snapshot")
+    scripted_server.wait_for("/v1/snapshot")
     join_telemetry_threads()
-    assert peer.paths.count("/v1/snapshot") == 1
+    assert scripted_server.paths.count("/v1/snapshot") == 1
 
 
 @pytest.mark.parametrize("delay", ["soon", object(), float("nan"), float("inf")])
@@ -156,9 +162,9 @@ print("the host has ended", flush=True)
 
 @pytest.mark.parametrize("ending", ["", "telemetry.stop(timeout=0.1)", "telemetry.stop(flush=True, timeout=0.1)"])
 @pytest.mark.parametrize("metrics", ["pass", "threading.Event().wait()"], ids=["silent server", "stuck provider"])
-def test_a_host_exits_without_delay(peer: Peer, tmp_path: Path, metrics: str, ending: str) -> None:
+def test_a_host_exits_without_delay(scripted_server: ScriptedServer, tmp_path: Path, metrics: str, ending: str) -> None:
     """Even during a report to a server that never answers, or a call of a provider that never returns."""
-    peer.script("/v1/register", silence)
+    scripted_server.script("/v1/register", silence)
     completed = subprocess.run(
         [
             sys.executable,
@@ -166,7 +172,7 @@ def test_a_host_exits_without_delay(peer: Peer, tmp_path: Path, metrics: str, en
             "error",
             "-c",
             HOST_PROGRAM.format(metrics=metrics, ending=ending),
-            peer.url,
+            scripted_server.url,
             str(tmp_path),
         ],
         env={**os.environ, "PYTHONDEVMODE": "1"},

@@ -106,7 +106,7 @@ DEFAULT_RESPONSES = {
 
 
 @dataclass
-class Peer:
+class ScriptedServer:
     """The server. `scripts` has the next responses for a path, which precede the default responses."""
 
     url: str
@@ -191,15 +191,15 @@ def _read_request(stream: BinaryIO) -> Request | None:
 
 
 @contextmanager
-def running_peer(tls: ssl.SSLContext | None = None) -> Iterator[Peer]:
-    """Runs a peer on a free port within the context."""
+def run_scripted_server(tls: ssl.SSLContext | None = None) -> Iterator[ScriptedServer]:
+    """Runs a scripted server on a free port within the context."""
     listener = socket.create_server(("127.0.0.1", 0))
     scheme = "https" if tls else "http"
-    peer = Peer(f"{scheme}://localhost:{listener.getsockname()[1]}", listener, tls)
-    acceptor = threading.Thread(target=peer.listen, daemon=True)
-    peer.threads.append(acceptor)
+    scripted_server = ScriptedServer(f"{scheme}://localhost:{listener.getsockname()[1]}", listener, tls)
+    acceptor = threading.Thread(target=scripted_server.listen, daemon=True)
+    scripted_server.threads.append(acceptor)
     acceptor.start()
     try:
-        yield peer
+        yield scripted_server
     finally:
-        peer.close()
+        scripted_server.close()
