@@ -5,14 +5,12 @@ import os
 import re
 import subprocess
 from datetime import timedelta
-from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings, SshSettings
-from shm.core.settings import server as settings
 from shm.core.settings.fields import setting_specs
 from shm.core.settings.flags import add_flags
 from shm.core.settings.parsers import parse_duration, parse_duration_or_zero, parse_positive_int
@@ -220,13 +218,12 @@ def test_every_setting_has_a_row_with_its_flag_default_and_reason() -> None:
 
 def test_settings_are_grouped_as_in_the_guide() -> None:
     sections = re.split(r"^### (.*)$", OPERATING_GUIDE.read_text(), flags=re.MULTILINE)
-    group_of = {
-        name: group
+    guide = {
+        f"{group}.": set(re.findall(r"^\| `((?:SHM_|PORT|GITHUB_)\w*)", text, re.MULTILINE))
         for group, text in zip(sections[1::2], sections[2::2], strict=True)
-        for name in re.findall(r"^\| `((?:SHM_|PORT|GITHUB_)\w*)", text, re.MULTILINE)
     }
-    groups = [group_of[spec.variables[0]] for spec in setting_specs(Settings).values()]
-    assert len(list(groupby(groups))) == len(set(groups))
-    assert [f"    # {group}." for group, _ in groupby(groups)] == re.findall(
-        r"^    # .*", Path(settings.__file__).read_text(), re.MULTILINE
-    )
+    groups = {
+        str(group.__doc__): {spec.variables[0] for spec in setting_specs(group).values()}
+        for group in reversed(Settings.__bases__)
+    }
+    assert [(group, names) for group, names in guide.items() if group in groups] == list(groups.items())
