@@ -57,7 +57,7 @@ bench-ssh: .venv/.ready  ## measure what ten consoles over SSH cost, in about th
 	@$(BIN)/python -m bench.console.over_ssh
 
 bench-stall: .venv/.ready  ## measure the longest wait of an honest install during attacks, in about twenty minutes; needs wrk
-	@$(BIN)/python -m bench.stall
+	@$(BIN)/python -m bench.attack
 
 bench-check: .venv/.ready  ## measure `shm check` of a million snapshots beside a server, in about four minutes
 	@$(BIN)/python -m bench.check

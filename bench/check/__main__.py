@@ -13,9 +13,9 @@ from pathlib import Path
 from bench.read.costs import run_check
 from bench.read.embedded_fleet import seed_embedded
 from bench.read.seeded_fleet import SeededFleet
-from bench.stall.honest_installs import COLUMNS, LIMITS, measure, register_honest
 from bench.support import machine
 from bench.support.command import run_in_folder
+from bench.support.honest_installs import COLUMNS, LIMITS, measure, register_honest
 from bench.support.report import Samples, Table, print_line, print_target
 from bench.support.server import run_server, settings
 
@@ -43,7 +43,7 @@ def run(data_dir: Path, fleet: SeededFleet) -> None:
             row = measure(table, honest, "shm check", [check])
             durations.append(row.took_s)
             cpu.append(server.cpu_seconds()[1] - before)
-            measure(table, honest, "nobody", [partial(time.sleep, row.took_s)])
+            measure(table, honest, "no check", [partial(time.sleep, row.took_s)])
     print_line(f"CPU of PostgreSQL during a check, with the intake: {Samples(cpu).format(1)} s")
     duration = Samples(durations)
     print_target(

@@ -1,6 +1,6 @@
-"""`make bench-stall`: the longest wait of an honest install while strangers send the requests that cost most.
+"""`make bench-stall`: the longest wait of an honest install while others send the requests that cost most.
 
-Honest installs send snapshots at a steady rate, each on its own connection. The first row has no strangers. Each
+Honest installs send snapshots at a steady rate, each on its own connection. The first row has no attack. Each
 other row has one attack, with the limits of what installs send off, so that only the server's design protects the
 honest ones. The limit of requests without a token is on: one client sends these as fast as the server answers.
 """
@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.stall import attacks
-from bench.stall.attacks import Attack
-from bench.stall.honest_installs import COLUMNS, HONEST_INSTALLS, INTERVAL_S, LIMITS, measure, register_honest
+from bench.attack import attacks
+from bench.attack.attacks import Attack
 from bench.support import machine
 from bench.support.command import run_in_folder
+from bench.support.honest_installs import COLUMNS, HONEST_INSTALLS, INTERVAL_S, LIMITS, measure, register_honest
 from bench.support.report import Table, print_line, print_target
 from bench.support.server import run_server, settings
 
@@ -30,7 +30,7 @@ def run(data_dir: Path, rows: int) -> None:
         honest = register_honest(server)
         worst: list[float] = []
         plans: list[tuple[str, Callable[[], list[Attack]]]] = [
-            ("nobody", list),
+            ("no attack", list),
             ("one erases itself, 128,000 invented keys", lambda: [attacks.erase_invented_keys(server)]),
             ("four erase themselves at the same time", lambda: attacks.erase_concurrently(server)),
             ("an admin deletes one", lambda: [attacks.delete_invented_keys(server)]),
@@ -42,16 +42,16 @@ def run(data_dir: Path, rows: int) -> None:
         ]
         table = Table(*COLUMNS)
         for name, prepare in plans:
-            strangers = prepare()
+            actions = prepare()
             server.wait_until_rolled_up()
-            worst.append(measure(table, honest, name, strangers).worst_ms)
+            worst.append(measure(table, honest, name, actions).worst_ms)
         for (name, _), wait in zip(plans[1:], worst[1:], strict=True):
             print_target(f"{name}: longest wait under {MAX_WAIT_MS:.0f} ms", f"{wait:.0f} ms", met=wait < MAX_WAIT_MS)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Parses the arguments and measures. Returns the exit status of `run_in_folder`."""
-    parser = argparse.ArgumentParser(prog="bench.stall", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="bench.attack", description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="snapshots of the install with a long history")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the database, on a real disk")  # noqa: S108
     options = parser.parse_args(arguments)

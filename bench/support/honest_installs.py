@@ -1,19 +1,20 @@
-"""Honest installs, which send snapshots at a steady rate, each on its own connection, and how long they wait."""
+"""How long honest installs wait while something else costs the server much: they send snapshots at a steady rate."""
 
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from bench.stall.attacks import Attack, ConnectedInstall
+from bench.support.connected_install import ConnectedInstall
 from bench.support.errors import InvalidRun
 from bench.support.report import Table
 from bench.support.server import RunningServer
 
 HONEST_INSTALLS = 4
 INTERVAL_S = 0.04  # between two snapshots of an honest install: together a hundred a second
-QUIET_S = 5.0  # of the first row, and of each attack at least
+MIN_ROW_S = 5.0  # so that each row has 500 snapshots
 LIMITS = {
     "SHM_RATELIMIT_ENABLED": "true",
     # Without a period a limit does not apply.
@@ -22,12 +23,13 @@ LIMITS = {
     "SHM_MAX_NEW_INSTALLS_PER_ADDRESS": "1000000",
     "SHM_MAX_BYTES_PER_ADDRESS": "1000g",
 }
-COLUMNS = (("strangers", 44), ("took s", 7), ("snapshots", 9), ("p50 ms", 7), ("p99 ms", 7), ("worst ms", 9))
+Action = Callable[[], None]
+COLUMNS = (("meanwhile", 44), ("took s", 7), ("snapshots", 9), ("p50 ms", 7), ("p99 ms", 7), ("worst ms", 9))
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How long the strangers took, and the longest wait of an honest install."""
+    """How long the other actions took, and the longest wait of an honest install."""
 
     took_s: float
     worst_ms: float
@@ -60,8 +62,8 @@ def register_honest(server: RunningServer) -> list[HonestInstall]:
     return [HonestInstall(ConnectedInstall.register(server, "honest")) for _ in range(HONEST_INSTALLS)]
 
 
-def measure(table: Table, honest: list[HonestInstall], name: str, strangers: list[Attack]) -> Row:
-    """Prints and returns a row."""
+def measure(table: Table, honest: list[HonestInstall], name: str, actions: list[Action]) -> Row:
+    """Prints and returns a row: the waits while the actions run, all at the same time."""
     for each in honest:
         each.waits.clear()
         each.install.connection.close()  # the server has closed it if the rollup took long
@@ -70,15 +72,15 @@ def measure(table: Table, honest: list[HonestInstall], name: str, strangers: lis
     errors: list[Exception] = []
     for sender in senders:
         sender.start()
-    time.sleep(1.0)  # the honest ones are under way
+    time.sleep(1.0)  # until all of them send
     started_at = time.perf_counter()
-    actors = [threading.Thread(target=_act, args=(attack, errors)) for attack in strangers]
-    for actor in actors:
-        actor.start()
-    for actor in actors:
-        actor.join()
+    threads = [threading.Thread(target=_run_action, args=(action, errors)) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     took_s = time.perf_counter() - started_at
-    time.sleep(max(0.0, QUIET_S - took_s))
+    time.sleep(max(0.0, MIN_ROW_S - took_s))
     ended.set()
     for sender in senders:
         sender.join()
@@ -91,8 +93,8 @@ def measure(table: Table, honest: list[HonestInstall], name: str, strangers: lis
     return Row(took_s, waits[-1])
 
 
-def _act(attack: Attack, errors: list[Exception]) -> None:
+def _run_action(action: Action, errors: list[Exception]) -> None:
     try:
-        attack()
+        action()
     except (InvalidRun, OSError) as error:
         errors.append(error)

@@ -1,0 +1,1 @@
+"""How long honest installs wait during attacks: `python -m bench.attack`."""

@@ -1,1 +1,0 @@
-"""The waits of honest installs while strangers do what costs the server most."""
