@@ -66,7 +66,7 @@ async def test_a_paused_session_holds_rows_ages_and_counts(server: ServerProcess
         session.set_paused(True)
         held, held_at = shown(), session.clock().now
         await asyncio.to_thread(Install(server.url).enroll, {"sent": 2})
-        await wait_for(lambda: session.store.pending_count, lambda: session._held_kpis)
+        await wait_for(lambda: session.store.pending_count, lambda: session._paused_kpis)
         assert shown() == held
         session.set_paused(False)
         await wait_for(lambda: session.total() == 2, lambda: len(session.store.visible_ids) == 2)

@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 
-from shm_client import Client, ClientError, Instance, Page, UnknownApplicationError
+from shm_client import ClientError, Instance, Page, UnknownApplicationError
+from shm_tui.model.live_rows import LiveRows
 from shm_tui.model.pacing import pause_after
 from shm_tui.model.place_sort import column_sorting
 from shm_tui.model.row_count import RowCount
-from shm_tui.model.row_store import RowStore
 
 PAGE_SIZE = 200  # instances: more than the rows of any screen
 MAX_WINDOW = 2_000  # rows; the pages at the far end are dropped
@@ -80,26 +80,17 @@ class _Pages:
 class FleetWindow:
     """Keeps the window of a store up to date while it runs."""
 
-    def __init__(
-        self,
-        client: Client,
-        slug: str | None,
-        store: RowStore,
-        feed_ids: set[str],
-        is_larger_than_store: Callable[[], bool],
-        on_change: Callable[[], None],
-    ) -> None:
-        self._client, self._slug, self._store, self._feed_ids = client, slug, store, feed_ids
-        self._is_larger_than_store, self._on_change = is_larger_than_store, on_change
+    def __init__(self, rows: LiveRows, is_larger_than_store: Callable[[], bool]) -> None:
+        self._rows, self._store, self._is_larger_than_store = rows, rows.store, is_larger_than_store
         self._request: WindowRequest | None = None
         self._shown: WindowRequest | None = None  # the request whose rows the store has
         self._pages = _Pages([], [], 0, 0, None, None)
-        self._count = RowCount(client, slug, self._apply_count)
+        self._count = RowCount(rows.client, rows.slug, self._apply_count)
         self._wake = asyncio.Event()
         self._unreachable_rows: range | None = None  # the rows in view, if they could not be loaded
         self._is_outdated = False
         self._refresh_at = 0.0  # the monotonic time before which nothing is requested again
-        store.on_view_moved = self._wake.set
+        self._store.on_view_moved = self._wake.set
 
     @property
     def is_shown(self) -> bool:
@@ -135,7 +126,7 @@ class FleetWindow:
             self._wake.set()
         if request is None and self._shown is not None:
             self._shown = None
-            self._release(self._store.leave_window())
+            self._rows.release(self._store.leave_window())
 
     def mark_outdated(self) -> None:
         """An instance changed: order and number may have changed too."""
@@ -215,10 +206,10 @@ class FleetWindow:
         """Loads these rows: the adjoining page, or a page elsewhere after a jump."""
         pages = replace(self._pages)  # which stay as they are if another filter is applied meanwhile
         if missing.start < pages.first <= missing.stop and pages.previous is not None:
-            pages.prepend(await self._client.next_page(pages.previous))
+            pages.prepend(await self._rows.client.next_page(pages.previous))
             return pages
         if missing.start <= pages.end < missing.stop and pages.next is not None:
-            pages.append(await self._client.next_page(pages.next))
+            pages.append(await self._rows.client.next_page(pages.next))
             return pages
         if missing.stop >= pages.total:
             return await self._load_end(request)
@@ -280,7 +271,7 @@ class FleetWindow:
         return self._pages.total if is_same else 0
 
     async def _read(self, request: WindowRequest, *, limit: int = PAGE_SIZE, **place: str | int) -> Page:
-        return await self._client.read_page(self._slug, request.conditions, request.sorting, limit, **place)
+        return await self._rows.client.read_page(self._rows.slug, request.conditions, request.sorting, limit, **place)
 
     def _show(self, request: WindowRequest, pages: _Pages, *, is_other_list: bool = False) -> None:
         has_anchor = self._store.anchor_id in pages.ids
@@ -291,8 +282,8 @@ class FleetWindow:
             *(pages.ids, pages.loaded, pages.first, pages.total), is_other_list=is_other_list and not has_anchor
         )
         self._store.is_counted = pages.is_whole or self._count.number is not None
-        self._release(released)
-        self._on_change()
+        self._rows.release(released)
+        self._rows.on_change()
 
     def _apply_count(self) -> None:
         """Shows the number of the rows that are shown, or that it is unknown."""
@@ -302,12 +293,7 @@ class FleetWindow:
                 pages.total = max(self._count.number, pages.end)
                 self._store.set_window_total(pages.total)
             self._store.is_counted = self._count.number is not None
-        self._on_change()
-
-    def _release(self, instance_ids: set[str]) -> None:
-        """Removes rows that left the window, unless the feed keeps them up to date."""
-        for instance_id in instance_ids - self._feed_ids:
-            self._store.remove(instance_id)
+        self._rows.on_change()
 
 
 def _ids(page: Page) -> list[str]:

@@ -31,6 +31,7 @@ from shm_client import (
 )
 from shm_tui.model.description_cache import DescriptionCache
 from shm_tui.model.fleet_window import FleetWindow
+from shm_tui.model.live_rows import LiveRows
 from shm_tui.model.row_store import MAX_ROWS, RowStore
 from shm_tui.model.server_matches import ServerMatches
 from shm_tui.model.state import Clock
@@ -100,19 +101,20 @@ class LiveSession:
         self.is_listed = False
         self.is_complete = False
         self._on_change = on_change
-        self._held_clock: Clock | None = None  # while the session is paused
-        self._held_kpis: Kpis | None = None  # that arrived meanwhile
+        self._paused_clock: Clock | None = None  # while the session is paused
+        self._paused_kpis: Kpis | None = None  # that arrived meanwhile
         self._resumed = asyncio.Event()
         self._resumed.set()
         self._feed = client.feed(slug, newest=self.store.limit, retry_refusals=True, page_size=PAGE_SIZE)
         self._counts_outdated = asyncio.Event()
-        self._feed_ids: set[str] = set()  # instances that the feed keeps up to date, and removes
-        self.server_matches = ServerMatches(client, slug, self.store, self._feed_ids, self.is_partial, on_change)
-        self.window = FleetWindow(client, slug, self.store, self._feed_ids, self.is_larger_than_store, on_change)
+        rows = LiveRows(client, slug, self.store, on_change)
+        self._feed_ids = rows.feed_ids
+        self.server_matches = ServerMatches(rows, self.is_partial)
+        self.window = FleetWindow(rows, self.is_larger_than_store)
 
     def clock(self) -> Clock:
         """The server's time now, and the active window; while the session is paused, as they were then."""
-        return self._held_clock or self._clock_now()
+        return self._paused_clock or self._clock_now()
 
     def _clock_now(self) -> Clock:
         source = self.kpis or self.overview.stats
@@ -139,13 +141,13 @@ class LiveSession:
         return self.is_listed and total is not None and total > self.store.limit
 
     def set_paused(self, is_paused: bool) -> None:
-        """Holds rows, ages, KPIs and counts, or shows what arrived meanwhile."""
+        """Pauses rows, ages, KPIs and counts, or shows what arrived meanwhile."""
         self.store.is_paused = is_paused
-        self._held_clock = self._clock_now() if is_paused else None
+        self._paused_clock = self._clock_now() if is_paused else None
         if is_paused:
             self._resumed.clear()
             return
-        self.kpis, self._held_kpis = self._held_kpis or self.kpis, None
+        self.kpis, self._paused_kpis = self._paused_kpis or self.kpis, None
         self._counts_outdated.set()
         self._resumed.set()
 
@@ -200,7 +202,7 @@ class LiveSession:
         if kpis.app != self.slug:
             return
         if self.store.is_paused and self.kpis is not None:
-            self._held_kpis = kpis
+            self._paused_kpis = kpis
         else:
             self.kpis = kpis
 

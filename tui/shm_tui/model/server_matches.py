@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
-from shm_client import Client, ClientError
+from shm_client import ClientError
+from shm_tui.model.live_rows import LiveRows
 from shm_tui.model.pacing import pause_after
-from shm_tui.model.row_store import RowStore
 from shm_tui.model.server_filter import NO_SERVER_FILTER, ServerFilter
 
 MAX_INTERVAL_S = 30.0  # between two requests while nothing changes
@@ -23,20 +23,12 @@ class ServerMatches:
     store.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        slug: str | None,
-        store: RowStore,
-        feed_ids: set[str],
-        is_partial: Callable[[], bool],
-        on_change: Callable[[], None],
-    ) -> None:
+    def __init__(self, rows: LiveRows, is_partial: Callable[[], bool]) -> None:
+        """`is_partial`: whether the server has instances that the store lacks."""
         self.count: int | None = None
         self.is_cut = False
         self.filter: ServerFilter = NO_SERVER_FILTER
-        self._client, self._slug, self._store, self._feed_ids = client, slug, store, feed_ids
-        self._is_partial, self._on_change = is_partial, on_change
+        self._rows, self._store, self._is_partial = rows, rows.store, is_partial
         self._filter_changed = asyncio.Event()
         self._outdated = asyncio.Event()
 
@@ -78,27 +70,25 @@ class ServerMatches:
         """Lists the matches. They are counted where the store does not hold all, and shown if that fails."""
         conditions, limit = requested.conditions, self._store.limit
         is_needed = bool(conditions) and self._is_partial() and not self._store.has_window
-        matches = await self._client.matching(self._slug, conditions, limit) if is_needed else []
+        matches = await self._rows.client.matching(self._rows.slug, conditions, limit) if is_needed else []
         if requested != self.filter or self._store.has_window or not (is_needed or self._store.kept):
             return
-        gone = self._store.keep(matches)
-        for instance_id in gone - self._feed_ids:
-            self._store.remove(instance_id)
+        self._rows.release(self._store.keep(matches))
         self.is_cut = is_needed and len(matches) == limit
         if not self.is_cut:
             self.count = len(matches) if is_needed else None
-        self._on_change()
+        self._rows.on_change()
         if self.is_cut:
             await self._count_all(requested)
 
     async def _count_all(self, requested: ServerFilter) -> None:
         try:
-            count = await self._client.count_instances(self._slug, requested.conditions)
+            count = await self._rows.client.count_instances(self._rows.slug, requested.conditions)
         except ClientError:
             if requested == self.filter:
                 self.count = None
-                self._on_change()
+                self._rows.on_change()
             raise
         if requested == self.filter:
             self.count = count
-            self._on_change()
+            self._rows.on_change()
