@@ -1,4 +1,4 @@
-"""A feed can be left at any moment: no task or connection remains, and a new iteration works."""
+"""A feed can be cancelled at any moment: no task or connection remains, and a new iteration works."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Nothing changes under the user's hands: the faults of the first version, with real mouse events and keys."""
+"""The mouse and the keys act on what the user sees: nothing moves under the cursor meanwhile. With real events."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ LONG_KEYS = {f"metric_number_{number:05}_of_the_service": number for number in r
 @pytest.fixture(scope="module")
 def two_apps(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, str]]:
     """A server with 30 installs of Ledger and 2 of Kiosk, and its database."""
-    with module_server(postgres, tmp_path_factory.mktemp("hands")) as (server, dsn):
+    with module_server(postgres, tmp_path_factory.mktemp("two_apps")) as (server, dsn):
         for number in range(30):
             Install(server.url).enroll({"sent": 10 * number, "mail": {"sent": number}})
         for _ in range(2):
