@@ -6,6 +6,7 @@ They work while telemetry is off: a person who refuses it may still see it, disc
 import json
 import os
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +27,9 @@ from shm_sdk.state import StateFile
 from shm_sdk.transport import Response, Transport, TransportError
 from shm_sdk.version import __version__
 
+# The required settings that an action does not use, so that a person need not know them:
+LOCAL_ACTION = ("server_url", "app_version")
+SIGNED_ACTION = ("app_version",)
 MAX_DISCLOSURE_BYTES = 256 * 1024 * 1024  # 90 days of the largest hourly snapshots are 140 MiB
 
 
@@ -79,7 +83,7 @@ def preview(client: ClientInternals) -> Preview:
 
 def status(client: ClientInternals) -> Status:
     """See Controls.status."""
-    configuration = _configuration(client, is_partial=True)
+    configuration = _configuration(client, optional=LOCAL_ACTION)
     choice = read_choice(configuration)
     reason = opt_out_reason(client._enabled, os.environ, configuration.app_name) or ""
     if not reason and choice.is_off:
@@ -122,7 +126,7 @@ def check(client: ClientInternals, timeout: float) -> ActionResult:
 def turn_on(client: ClientInternals) -> ActionResult:
     """See Controls.turn_on."""
     result = _decide(client, "on")
-    reason = opt_out_reason(client._enabled, os.environ, _configuration(client, is_partial=True).app_name)
+    reason = opt_out_reason(client._enabled, os.environ, _configuration(client, optional=LOCAL_ACTION).app_name)
     if result.is_done and reason:
         return ActionResult(False, f"the choice is stored, and telemetry stays off: {reason}")
     return result
@@ -135,7 +139,7 @@ def turn_off(client: ClientInternals) -> ActionResult:
 
 def erase(client: ClientInternals, timeout: float) -> ActionResult:
     """See Controls.erase. An erasure that fails keeps the identity, which signs the next attempt."""
-    configuration = _configuration(client)
+    configuration = _configuration(client, optional=SIGNED_ACTION)
     decision = _decide(client, "off")
     try:
         identity = find(configuration)
@@ -159,7 +163,7 @@ def erase(client: ClientInternals, timeout: float) -> ActionResult:
 
 def disclose(client: ClientInternals, timeout: float) -> ActionResult:
     """See Controls.disclose."""
-    configuration = _configuration(client)
+    configuration = _configuration(client, optional=SIGNED_ACTION)
     try:
         identity = find(configuration)
         if identity is None:
@@ -177,14 +181,14 @@ def disclose(client: ClientInternals, timeout: float) -> ActionResult:
     return ActionResult(True, "everything that the server holds on this install", document)
 
 
-def _configuration(client: ClientInternals, *, is_partial: bool = False) -> Configuration:
+def _configuration(client: ClientInternals, *, optional: Collection[str] = ()) -> Configuration:
     if client._components.configuration is not None:
         return client._components.configuration
-    return load_configuration(client._arguments, os.environ, is_partial=is_partial)
+    return load_configuration(client._arguments, os.environ, optional=optional)
 
 
 def _decide(client: ClientInternals, telemetry: str) -> ActionResult:
-    configuration = _configuration(client, is_partial=True)
+    configuration = _configuration(client, optional=LOCAL_ACTION)
     try:
         write_choice(configuration, read_choice(configuration).decided(telemetry))
     except OSError as error:

@@ -7,7 +7,7 @@ Client logs it and turns telemetry off, and the host continues.
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -53,11 +53,11 @@ class Configuration(NamedTuple):
 
 
 def load_configuration(
-    arguments: Mapping[str, object], environment: Mapping[str, str], *, is_partial: bool = False
+    arguments: Mapping[str, object], environment: Mapping[str, str], *, optional: Collection[str] = ()
 ) -> Configuration:
     """Reads and validates all settings; raises ConfigurationError for the first wrong one.
 
-    A partial configuration, for what needs neither a server nor a version, may lack both.
+    `optional` names required settings that the caller does not use, such as the version for an erasure.
     """
 
     def read_setting(name: str) -> object:
@@ -68,9 +68,9 @@ def load_configuration(
     app_name = _parse_text("app_name", read_setting("app_name"), required=True)
     instance_id, private_key = _parse_identity(environment)
     return Configuration(
-        server_url=_parse_url(read_setting("server_url"), required=not is_partial),
+        server_url=_parse_url(read_setting("server_url"), required="server_url" not in optional),
         app_name=app_name,
-        app_version=_parse_text("app_version", read_setting("app_version"), required=not is_partial),
+        app_version=_parse_text("app_version", read_setting("app_version"), required="app_version" not in optional),
         data_dir=_parse_data_dir(read_setting("data_dir"), app_name, environment),
         environment=_parse_text("environment", read_setting("environment")),
         deployment_mode=_parse_text("deployment_mode", read_setting("deployment_mode")),

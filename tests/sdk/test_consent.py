@@ -217,6 +217,6 @@ def test_the_command_of_the_notice_refuses_for_this_application(
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "telemetry of Café Ledger is off.")
     assert telemetry.report_now().result is Result.OFF
     assert another.report_now().sent
-    assert command_options(load_configuration({"app_name": "Another"}, os.environ, is_partial=True)) == (
-        "--app-name Another"
-    )
+    assert command_options(
+        load_configuration({"app_name": "Another"}, os.environ, optional=("server_url", "app_version"))
+    ) == ("--app-name Another")
