@@ -113,7 +113,7 @@ async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(
     report_fleet(shared_app_server, 30, app)
     async with open_console(shared_app_server, app, (80, 24)) as console:
         table = console.app.table
-        await console.wait_until(lambda: len(table.store.visible_ids) == 30 and console.app.data_shown.is_set())
+        await console.wait_until(lambda: len(table.store.visible_ids) == 30 and console.app.drawing.data_shown.is_set())
         for keys, index in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 12), (["G", "g"], 0)):
             await console.pilot.press(*keys)
             assert table.store.index_of(table.cursor_id) == index, keys
@@ -237,7 +237,7 @@ async def test_the_column_to_sort_by_is_chosen_by_its_name(shared_app_server: Se
     installs = report_fleet(shared_app_server, 3, app, **{f"a{number}": 1 for number in range(20)}, revenue=1)
     ids = [install.instance_id[:8] for install in installs]
     async with open_console(shared_app_server, app, (80, 24)) as console:
-        await console.wait_until(lambda: len(console.rows()) == 3 and console.app.data_shown.is_set())
+        await console.wait_until(lambda: len(console.rows()) == 3 and console.app.drawing.data_shown.is_set())
         for order, sort in ((ids[::-1], "-sent"), (ids, "sent")):
             await console.pilot.press("o", *"sent")
             await console.wait_until(lambda: console.app.screen.query_one(OptionList).option_count == 1)

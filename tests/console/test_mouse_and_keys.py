@@ -31,7 +31,8 @@ def two_apps(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 async def wait_for_rows(console: DrivenConsole, count: int) -> None:
     await console.wait_until(
-        lambda: len(console.app.table.store.visible_ids) == count and console.app.data_shown.is_set(), f"{count} rows"
+        lambda: len(console.app.table.store.visible_ids) == count and console.app.drawing.data_shown.is_set(),
+        f"{count} rows",
     )
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import shm_tui
-from shm_tui.app import DRAW_INTERVAL_S, ConsoleApp
+from shm_tui.app import ConsoleApp
 from shm_tui.command import make_client
+from shm_tui.drawing_control import DRAW_INTERVAL_S
+from shm_tui.model import first_application
 from tests.support.console import open_console
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.installs import Install
@@ -44,14 +46,15 @@ class LateConsole(ConsoleApp):
 
 
 async def test_rows_arrive_while_the_widgets_are_mounted(
-    fleet: ServerProcess, caplog: pytest.LogCaptureFixture
+    fleet: ServerProcess, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are those of the largest application, and no others are requested."""
+    monkeypatch.setattr(first_application, "MAX_CHOICE_S", TIMEOUT_S)  # a busy machine takes longer than users wait
     async with make_client(fleet.url, fleet.admin_token) as client:
         app = LateConsole(client)
         with caplog.at_level(logging.INFO, "httpx"):
             async with app.run_test(size=(120, 36)):
-                await asyncio.wait_for(app.data_shown.wait(), TIMEOUT_S)
+                await asyncio.wait_for(app.drawing.data_shown.wait(), TIMEOUT_S)
                 assert (app.place.app, len(app.session.store.rows)) == ("ledger", 3)
     requests = [message for message in caplog.messages if "/admin/instances?" in message]
     assert requests
@@ -91,12 +94,12 @@ async def test_a_burst_of_changes_is_drawn_a_few_times(fleet: ServerProcess) -> 
     async with open_console(fleet, "ledger") as console:
         await console.wait_for_text("● live", "SENT")
         app = console.app
-        await console.wait_until(lambda: app.data_shown.is_set() and not app._has_changes)
+        await console.wait_until(lambda: app.drawing.data_shown.is_set() and not app.drawing.has_changes)
         drawn: list[None] = []
         app.dashboard.draw_changes = lambda *_: drawn.append(None)  # type: ignore[method-assign]
         started_at = time.monotonic()
         for _ in range(200):
-            app._mark_changed()
+            app.drawing.mark_changed()
             await asyncio.sleep(0.001)
-        await console.wait_until(lambda: not app._has_changes, "the last drawing")
+        await console.wait_until(lambda: not app.drawing.has_changes, "the last drawing")
         assert 1 <= len(drawn) <= 2 + (time.monotonic() - started_at) / DRAW_INTERVAL_S

@@ -46,7 +46,7 @@ async def wait_for_view(console: DrivenConsole) -> ViewPane:
 
     def is_loaded() -> bool:
         session = console.app.navigation.view.session
-        return console.app.data_shown.is_set() and session is not None and session.loaded_at is not None
+        return console.app.drawing.data_shown.is_set() and session is not None and session.loaded_at is not None
 
     await console.wait_until(is_loaded, "the view's data")
     await console.pilot.pause(0.3)  # one drawing
@@ -285,7 +285,7 @@ async def test_a_click_on_a_tile_shows_its_chart(fleet: tuple[ServerProcess, lis
 async def test_the_palette_opens_applications_of_any_name(fleet: tuple[ServerProcess, list[Install]]) -> None:
     server, _ = fleet
     async with open_console(server, "ledger", (120, 60)) as console:
-        await console.wait_until(lambda: console.app.data_shown.is_set() and console.app.overview.applications)
+        await console.wait_until(lambda: console.app.drawing.data_shown.is_set() and console.app.overview.applications)
         await console.pilot.press("ctrl+p", *"evil")
         await console.wait_for_text("日本evil", "application, 1 active")
         found = console.app.screen.query_one(OptionList)

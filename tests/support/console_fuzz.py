@@ -125,7 +125,7 @@ class ConsoleFuzz:
             and app.dashboard.has_data
             and not app.session.descriptions._has_requests
             and (view is None or (view.loaded_at is not None and not view.error))
-            and not app._has_changes
+            and not app.drawing.has_changes
             and not app.dashboard.footer._notice
         )
 

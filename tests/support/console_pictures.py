@@ -75,7 +75,7 @@ async def open_picture(
             "" if upstream else recording.date,
         ) as app,
     ):
-        await asyncio.wait_for(app.data_shown.wait(), TIMEOUT_S)
+        await asyncio.wait_for(app.drawing.data_shown.wait(), TIMEOUT_S)
         yield app
 
 
@@ -113,7 +113,7 @@ async def _open_console(
 
 async def _await_figures(app: ConsoleApp) -> None:
     """Until rows and tiles are complete: they remain while the server is unavailable."""
-    await asyncio.wait_for(app.data_shown.wait(), TIMEOUT_S)
+    await asyncio.wait_for(app.drawing.data_shown.wait(), TIMEOUT_S)
     async with asyncio.timeout(TIMEOUT_S):
         has_figures = False
         while not has_figures:

@@ -1,4 +1,4 @@
-"""The console: owns the place and the session, draws them in intervals, and passes the user's actions on."""
+"""The console: joins its parts, and passes the actions of the user and the messages of the widgets on to them."""
 
 import asyncio
 import os
@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from time import monotonic
 from typing import ClassVar
 
 from textual.app import ComposeResult, SystemCommand
@@ -21,14 +20,14 @@ from shm_tui.buffered_app import BufferedApp
 from shm_tui.config.keys import config_name, with_keys
 from shm_tui.config.settings import Settings
 from shm_tui.decisions import Decisions
+from shm_tui.drawing_control import DrawingControl
 from shm_tui.filter_control import FilterControl
 from shm_tui.hangup import end_without_terminal
 from shm_tui.help_screen import HelpScreen
 from shm_tui.instance_search import InstanceSearch
 from shm_tui.level_control import LevelControl
-from shm_tui.model.column_choice import ColumnChoice
 from shm_tui.model.live_session import LiveSession, Overview
-from shm_tui.model.place import ALL, DEFAULT_APP, Place, ViewName
+from shm_tui.model.place import DEFAULT_APP, Place, ViewName
 from shm_tui.model.row_store import MAX_ROWS
 from shm_tui.navigation import Navigation
 from shm_tui.output_control import OutputControl
@@ -40,21 +39,17 @@ from shm_tui.settings_control import SettingsControl
 from shm_tui.theme import BAND_DEFAULTS, SHM, THEMES
 from shm_tui.theme_names import TERMINAL
 from shm_tui.widgets.dashboard import Dashboard
-from shm_tui.widgets.delayed_call import call_after
 from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceRequested, SortRequested
 
-DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of events
-START_DRAW_INTERVAL_S = 0.05  # until the first data are drawn: the user waits for them
 TERMINAL_CHECK_S = 1.0  # in which the application fills only a part of Textual's queue of output
-AGE_INTERVAL_S = 1.0  # the smallest unit of an age
 # Handled before the next key is read: what follows belongs to the prompt, or to the palette.
 PRIORITY_ACTIONS = {"next_pane", "filter", "command", "command_palette"}
 HOST_ACTIONS = {"screenshot", "suspend_process"}  # Textual's own that write a file or stop the process
 
 
 class ConsoleApp(BufferedApp):
-    """Shows one server. `data_shown` is set once the first data has been drawn, or the server has none."""
+    """Shows one server."""
 
     CSS_PATH = "app.tcss"
     TITLE = "SHM"
@@ -92,9 +87,10 @@ class ConsoleApp(BufferedApp):
         self.dashboard = Dashboard()
         self.dashboard.footer.actions = self.actions
         self.dashboard.column_choices.update(settings.config.columns)
+        self.drawing = DrawingControl(self, self.dashboard)
         self.settings = SettingsControl(self, client, self.dashboard.footer, settings)
         self.navigation = Navigation(
-            *(client, self.dashboard, place or Place(slug or DEFAULT_APP), self._mark_changed, max_rows),
+            *(client, self.dashboard, place or Place(slug or DEFAULT_APP), self.drawing.mark_changed, max_rows),
             context=settings.context,
             switch=self.settings.switch,
         )
@@ -104,10 +100,7 @@ class ConsoleApp(BufferedApp):
         self.decisions = Decisions(client, self.dashboard.footer)
         self.rows = RowActions(self, self.dashboard, self.navigation, self.decisions)
         self.settings.bind(self.navigation, self.decisions)
-        self.data_shown = asyncio.Event()
-        self._has_changes = True  # since the last drawing; the next one is planned
-        self._drawn_at = -DRAW_INTERVAL_S  # the monotonic time of the last drawing
-        self._is_ready = False  # to draw: the widgets are mounted
+        self.drawing.bind(self.navigation, self.levels, self.settings)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The colours of bands in themes that have none."""
@@ -131,9 +124,7 @@ class ConsoleApp(BufferedApp):
             self.run_worker(self.decisions.request_role, group="role")  # type: ignore[arg-type] # mypy finds no overload
         else:
             self.settings.find_token()
-        self._is_ready = True
-        self._plan_drawing()
-        self.set_interval(AGE_INTERVAL_S, self._draw_ages)
+        self.drawing.start()
         if not self.is_headless:
             self.set_interval(TERMINAL_CHECK_S, end_without_terminal)
 
@@ -166,54 +157,6 @@ class ConsoleApp(BufferedApp):
         """The table."""
         return self.dashboard.table
 
-    # The session.
-
-    def _mark_changed(self) -> None:
-        """Draws the change: at once, unless something has just been drawn."""
-        if not self._has_changes:
-            self._has_changes = True
-            self._plan_drawing()
-
-    def _plan_drawing(self) -> None:
-        if self._is_ready:
-            interval_s = DRAW_INTERVAL_S if self.data_shown.is_set() else START_DRAW_INTERVAL_S
-            call_after(self, max(0.0, self._drawn_at + interval_s - monotonic()), self._draw_changes)
-
-    def _draw_changes(self) -> None:
-        if not self._has_changes:
-            return
-        self._drawn_at = monotonic()
-        if self._is_covered:
-            self._plan_drawing()
-            return
-        self._has_changes = False
-        if not self.levels.is_prompt_open:
-            self.settings.ask_after_refusal(self.session.connection)
-        self.navigation.choose_application()
-        if self.navigation.awaits_application:
-            self.dashboard.draw_waiting(self.session)
-            return
-        self.filter.follow_labels()
-        self.navigation.request_figures()
-        self.dashboard.draw_changes(self.session, self.filter.text)
-        is_chosen = self.navigation.is_application_chosen or not self.overview.applications
-        if self.dashboard.has_data and is_chosen and self.navigation.view.has_answer:
-            self.data_shown.set()
-
-    def _draw_ages(self) -> None:
-        if self._is_covered:
-            return
-        if self.navigation.awaits_application:
-            self._mark_changed()  # the connection may have been lost meanwhile
-        else:
-            self.dashboard.draw_ages(self.session, self.filter.text)
-            self.navigation.view.draw_ages()
-
-    @property
-    def _is_covered(self) -> bool:
-        """Whether another screen is above the widgets, or they are gone already: timers end a little later."""
-        return not all(map(self.query, ("StatusBar", "Footer")))  # the first and the last of them
-
     def go(self, place: Place) -> None:
         """Shows a place."""
         self.navigation.go(place)
@@ -235,7 +178,7 @@ class ConsoleApp(BufferedApp):
 
     def on_layout_changed(self) -> None:
         """Draws the columns that fit the new width."""
-        self._mark_changed()
+        self.drawing.mark_changed()
 
     def on_application_chosen(self, event: ApplicationChosen) -> None:
         """Shows the application that was clicked or reached by a key."""
@@ -338,8 +281,8 @@ class ConsoleApp(BufferedApp):
     def action_pause(self) -> None:
         """Holds rows, ages, tiles and counts, or shows what arrived meanwhile."""
         self.navigation.set_paused(not self.session.store.is_paused)
-        self._mark_changed()
-        self._draw_changes()
+        self.drawing.mark_changed()
+        self.drawing.draw()
 
     def action_reload(self) -> None:
         """Lists all instances again, loads the view again, and writes the whole screen again."""
@@ -379,20 +322,10 @@ class ConsoleApp(BufferedApp):
 
     def action_column_choice(self) -> None:
         """Opens the list of the columns, to hide, pin, move and widen them."""
-        from shm_tui.column_screen import ColumnScreen
+        from shm_tui.column_screen import ask_columns
 
-        session, dashboard = self.session, self.dashboard
-        if self.place.view != "instances" or not dashboard.all_columns:
-            return
-
-        def keep(choice: ColumnChoice | None) -> None:
-            if choice is not None and choice != before:
-                self.settings.save_columns(session.slug or ALL, choice)
-
-        before = dashboard.column_choice(session)
-        show = partial(dashboard.choose_columns, session)
-        title = f"Columns of {session.slug or 'all applications'}"
-        self.push_screen(ColumnScreen(title, dashboard.all_columns, before, dashboard.table.width_of, show), keep)
+        if self.place.view == "instances" and self.dashboard.all_columns:
+            ask_columns(self, self.dashboard, self.session, self.settings.save_columns)
 
     def action_dimension(self) -> None:
         """In the view of a metric, shows its values by another dimension."""

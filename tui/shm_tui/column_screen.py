@@ -1,9 +1,10 @@
 """The columns of the list: hides, pins, moves and widens them. The table behind the box follows at once."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from rich.text import Text
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.widgets import OptionList, Static
@@ -20,10 +21,28 @@ from shm_tui.model.column_choice import (
     with_width,
 )
 from shm_tui.model.columns import SEEN, Column
+from shm_tui.model.live_session import LiveSession
+from shm_tui.model.place import ALL
 from shm_tui.text.cells import fit
+from shm_tui.widgets.dashboard import Dashboard
 
 NAME_WIDTH = 36  # cells of a column's name
 KEYS = "Space hide  p pin  J K move  ← → width  0 reset  ⏎ keep  Esc cancel"
+
+
+def ask_columns(
+    app: App[None], dashboard: Dashboard, session: LiveSession, save: Callable[[str, ColumnChoice], None]
+) -> None:
+    """Opens the screen for the list of a session. `save` gets its application and the new choice."""
+
+    def keep(choice: ColumnChoice | None) -> None:
+        if choice is not None and choice != before:
+            save(session.slug or ALL, choice)
+
+    before = dashboard.column_choice(session)
+    show = partial(dashboard.choose_columns, session)
+    title = f"Columns of {session.slug or 'all applications'}"
+    app.push_screen(ColumnScreen(title, dashboard.all_columns, before, dashboard.table.width_of, show), keep)
 
 
 class ColumnScreen(Dialog[ColumnChoice | None]):

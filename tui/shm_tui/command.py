@@ -185,7 +185,7 @@ async def _render_screenshot(server: str, token: str, place: Place, theme: str |
         app = ConsoleApp(client, place=place, theme=theme)
         async with app.run_test(size=size) as pilot:
             try:
-                await asyncio.wait_for(app.data_shown.wait(), SCREENSHOT_TIMEOUT_S)
+                await asyncio.wait_for(app.drawing.data_shown.wait(), SCREENSHOT_TIMEOUT_S)
             except TimeoutError:
                 raise NoDataError(
                     app.session.connection.reason or f"{server} sent no data in {SCREENSHOT_TIMEOUT_S:.0f} seconds"

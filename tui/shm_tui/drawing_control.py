@@ -1,0 +1,85 @@
+"""When changes are drawn: a single one at once, and many within an interval together."""
+
+import asyncio
+from time import monotonic
+
+from textual.app import App
+
+from shm_tui.level_control import LevelControl
+from shm_tui.navigation import Navigation
+from shm_tui.settings_control import SettingsControl
+from shm_tui.widgets.dashboard import Dashboard
+from shm_tui.widgets.delayed_call import call_after
+
+DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of events
+START_DRAW_INTERVAL_S = 0.05  # until the first data are drawn: the user waits for them
+AGE_INTERVAL_S = 1.0  # the smallest unit of an age
+
+
+class DrawingControl:
+    """Draws changes and ages. `data_shown` is set once the first data has been drawn, or the server has none."""
+
+    def __init__(self, app: App[None], dashboard: Dashboard) -> None:
+        self._app, self._dashboard = app, dashboard
+        self.data_shown = asyncio.Event()
+        self.has_changes = True  # since the last drawing; the next one is planned
+        self._drawn_at = -DRAW_INTERVAL_S  # the monotonic time of the last drawing
+        self._is_started = False
+
+    def bind(self, navigation: Navigation, levels: LevelControl, settings: SettingsControl) -> None:
+        """Sets what is drawn, and who asks for another token when the server refuses the present one."""
+        self._navigation, self._levels, self._settings = navigation, levels, settings
+
+    def start(self) -> None:
+        """Draws from now on: the widgets are mounted."""
+        self._is_started = True
+        self._plan()
+        self._app.set_interval(AGE_INTERVAL_S, self._draw_ages)
+
+    def mark_changed(self) -> None:
+        """Draws the change: at once, unless something has just been drawn."""
+        if not self.has_changes:
+            self.has_changes = True
+            self._plan()
+
+    def draw(self) -> None:
+        """Draws the changes now."""
+        if not self.has_changes:
+            return
+        self._drawn_at = monotonic()
+        if self._is_covered:
+            self._plan()
+            return
+        self.has_changes = False
+        navigation = self._navigation
+        if not self._levels.is_prompt_open:
+            self._settings.ask_after_refusal(navigation.session.connection)
+        navigation.choose_application()
+        if navigation.awaits_application:
+            self._dashboard.draw_waiting(navigation.session)
+            return
+        navigation.filter.follow_labels()
+        navigation.request_figures()
+        self._dashboard.draw_changes(navigation.session, navigation.filter.text)
+        is_chosen = navigation.is_application_chosen or not navigation.overview.applications
+        if self._dashboard.has_data and is_chosen and navigation.view.has_answer:
+            self.data_shown.set()
+
+    def _plan(self) -> None:
+        if self._is_started:
+            interval_s = DRAW_INTERVAL_S if self.data_shown.is_set() else START_DRAW_INTERVAL_S
+            call_after(self._app, max(0.0, self._drawn_at + interval_s - monotonic()), self.draw)
+
+    def _draw_ages(self) -> None:
+        if self._is_covered:
+            return
+        if self._navigation.awaits_application:
+            self.mark_changed()  # the connection may have been lost meanwhile
+        else:
+            self._dashboard.draw_ages(self._navigation.session, self._navigation.filter.text)
+            self._navigation.view.draw_ages()
+
+    @property
+    def _is_covered(self) -> bool:
+        """Whether another screen is above the widgets, or they are gone already: timers end a little later."""
+        return not all(map(self._app.query, ("StatusBar", "Footer")))  # the first and the last of them
