@@ -106,7 +106,7 @@ class Components:
                 self._process_metrics = ProcessMetrics(self.get_counters(), self.process_providers)
             self._process_metrics.collect()
         if self.counters is not None:
-            self.counters.write()
+            self.counters.refresh()
 
     def create_worker(
         self, report: "Callable[[float], Outcome]", first_report_after: float | None, first_check_after_s: float

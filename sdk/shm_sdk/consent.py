@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from shm_sdk import forking
-from shm_sdk.choice import Choice, read_choice, timestamp, write_choice
+from shm_sdk.choice import Choice, choice_path, read_choice, timestamp, write_choice
 from shm_sdk.configuration import Configuration, default_data_dir
-from shm_sdk.diagnostics import Notices
+from shm_sdk.diagnostics import Notices, warn_once
 from shm_sdk.digests import hash_hex
 from shm_sdk.names import telemetry_variable
 from shm_sdk.outcome import Outcome, Result
@@ -67,7 +67,7 @@ class Consent:
         """Reads the stored choice. The outcome of a report that must not be made, None otherwise."""
         self._choice = read_choice(self._configuration)
         if self._choice.error:
-            self._notices.warn("choice", "telemetry is off: %s", self._choice.error)
+            warn_once(f"choice {self._choice.error}", "telemetry is off: %s", self._choice.error)
             return Outcome(Result.OFF, self._choice.error)
         return Outcome(Result.OFF, "the user has turned telemetry off") if self._choice.is_off else None
 
@@ -143,7 +143,8 @@ class Consent:
         try:
             write_choice(self._configuration, choice)
         except OSError as error:
-            self._notices.warn("choice", "the user's choice cannot be stored: %s", error.strerror)
+            path = choice_path(self._configuration)
+            warn_once(f"choice {path}", "the user's choice cannot be stored: %s", error.strerror)
 
 
 def command_options(configuration: Configuration) -> str:

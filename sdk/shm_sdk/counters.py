@@ -1,13 +1,15 @@
 """Counters and gauges that add up over all processes of an install.
 
-Each process keeps its numbers in a small file of its own, mapped into memory: an increment is a write to memory, needs
-no system call, and survives the death of the process. The sender adds the files up. It adds the counts of ended
-processes to the state and removes their files.
+Each process keeps its numbers in a small file of its own. An increment is written at once, so it survives the death of
+the process. The sender adds the files up. It adds the counts of ended processes to the state and removes their files.
+
+The file is not mapped into memory. A write to mapped memory kills the process (SIGBUS) where another program has
+truncated the file, the disk is full or the disk fails, and no check beforehand excludes that. `pwrite` fails instead,
+for about two microseconds more.
 """
 
 import logging
 import math
-import mmap
 import os
 import struct
 import threading
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shm_sdk import forking
+from shm_sdk.diagnostics import warn_once
 from shm_sdk.files import open_regular_file
 from shm_sdk.locks import FileLock, is_abandoned
 from shm_sdk.state import State
@@ -25,12 +28,12 @@ from shm_sdk.state import State
 FOLDER = "counters"
 TEMPORARY_SUFFIX = ".new"
 RECORD = struct.Struct("=dd B B")  # value, time of the last change, kind, length of the key
+NUMBER = struct.Struct("=dd")  # the part of a record that changes
 RECORD_BYTES = 256
 MAX_KEY_BYTES = RECORD_BYTES - RECORD.size
 MAX_RECORDS = 128
 FILE_BYTES = RECORD_BYTES * MAX_RECORDS
-LENGTH_OFFSET = RECORD.size - 1
-MIN_FREE_BYTES = 16 * 1024 * 1024  # on a full disk, a write to mapped memory kills the process
+RETRY_S = 60.0  # where no file can be written; the disk may be repaired
 
 MAX_NUMBER = 2.0**1000
 
@@ -62,7 +65,8 @@ class Counters:
         self._writing = threading.Lock()  # acquired without waiting only
         self._values: dict[tuple[str, int], float] = {}
         self._file: _CounterFile | None = None
-        self._is_unavailable = False  # no file can be written; the numbers stay in memory
+        self._retry_at = 0.0  # monotonic time before which no file is tried; the numbers stay in memory
+        self._must_restore = False  # the file may differ from the numbers
         self._pid = os.getpid()
         forking.register(self)
 
@@ -73,9 +77,14 @@ class Counters:
         self._queue.append((name, kind, number))
         self.write()
 
+    def refresh(self) -> None:
+        """Writes all numbers again, as another program may have damaged the file. Called before a report."""
+        self._must_restore = self._file is not None
+        self.write()
+
     def write(self) -> None:
         """Writes the queue out, unless another thread does."""
-        while (self._queue or self._needs_file) and (writing := self._writing).acquire(blocking=False):
+        while self._has_work and (writing := self._writing).acquire(blocking=False):
             try:
                 self._write_queue()
             except Exception as error:  # counting must not fail
@@ -86,8 +95,12 @@ class Counters:
                 return  # nothing may be stored yet
 
     @property
+    def _has_work(self) -> bool:
+        return bool(self._queue) or self._must_restore or self._needs_file
+
+    @property
     def _needs_file(self) -> bool:
-        return bool(self._values) and self._file is None and not self._is_unavailable
+        return bool(self._values) and self._file is None and time.monotonic() >= self._retry_at
 
     def samples(self) -> list[Sample]:
         """The numbers of this process that are in no file."""
@@ -106,23 +119,52 @@ class Counters:
             file.close()
 
     def _write_queue(self) -> None:
-        if self._file is None and not self._is_unavailable and (directory := self._find_directory()) is not None:
+        self._check_file()
+        changed = self._apply_queue()
+        if self._needs_file and (directory := self._find_directory()) is not None:
             self._open_file(directory)
+        must_restore, self._must_restore = self._must_restore, False
+        if self._file is None:
+            return
+        for (name, kind), value in changed.items():
+            self._file.write(name, kind, value)
+        if must_restore:
+            self._file.restore()
+
+    def _apply_queue(self) -> dict[tuple[str, int], float]:
+        """Applies the queue to the numbers. Returns those that have changed."""
+        changed: dict[tuple[str, int], float] = {}
         while self._queue:
             name, kind, number = self._queue.popleft()
-            value = self._values.get((name, kind), 0.0) + number if kind == COUNT else number
-            if (name, kind) not in self._values and len(self._values) >= MAX_RECORDS:
+            key = name, kind
+            if key not in self._values and len(self._values) >= MAX_RECORDS:
+                warn_once("records", "telemetry counters beyond %d in one process are left out", MAX_RECORDS)
                 continue  # a mistake, such as an ID in the name
-            self._values[name, kind] = value
-            if self._file is not None:
-                self._file.write(name, kind, value)
+            self._values[key] = changed[key] = self._values.get(key, 0.0) + number if kind == COUNT else number
+        return changed
+
+    def _check_file(self) -> None:
+        """Gives up a file that is not this process's any more."""
+        if self._file is None:
+            return
+        status = self._file.find_status()
+        if status is None:  # the host has closed all files, as a daemon does: that of an ended process has the counts
+            self._file = None
+            self._values = {key: value for key, value in self._values.items() if key[1] != COUNT}
+        elif not status.st_nlink:
+            self._file.close()
+            self._file = None
+            if self._find_directory() is None:  # the user has erased this install
+                self._values = {}
+        elif status.st_size != FILE_BYTES:
+            self._must_restore = True
 
     def _open_file(self, directory: Path) -> None:
         try:
             self._file = _CounterFile(directory / FOLDER)
         except (OSError, ValueError) as error:
-            self._is_unavailable = True
-            log.warning("telemetry counters stay in memory and end with this process: %s", error)
+            self._retry_at = time.monotonic() + RETRY_S
+            warn_once(f"counters {directory}", "telemetry counters stay in memory and end with this process: %s", error)
             return
         for (name, kind), value in self._values.items():
             self._file.write(name, kind, value)
@@ -137,7 +179,7 @@ class Counter:
 
     def inc(self, amount: float = 1) -> None:
         """Adds to it. Never raises, and waits for nothing. A negative amount is ignored."""
-        number = _to_number(amount)
+        number = to_number(amount)
         if number is not None and number >= 0:
             self._counters.change(self._name, COUNT, number)
 
@@ -152,12 +194,12 @@ class Gauge:
 
     def set(self, value: float) -> None:
         """Sets it. Never raises, and waits for nothing."""
-        number = _to_number(value)
+        number = to_number(value)
         if number is not None:
             self._counters.change(self._name, self._kind, number)
 
 
-def _to_number(value: object) -> float | None:
+def to_number(value: object) -> float | None:
     """A finite number, None for anything else."""
     try:
         number = float(value)  # type: ignore[arg-type]
@@ -173,41 +215,48 @@ class _CounterFile:
         folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
         temporary = path.with_name(f"{path.name}{TEMPORARY_SUFFIX}")
+        self._content = bytearray(FILE_BYTES)
+        self._offsets: dict[tuple[str, int], int] = {}
         self._lock = FileLock(temporary)
         self._lock.acquire()
         try:
-            descriptor = os.open(temporary, os.O_RDWR)
-            try:
-                if hasattr(os, "fstatvfs"):
-                    free = os.fstatvfs(descriptor)
-                    if free.f_bavail * free.f_frsize < MIN_FREE_BYTES:
-                        raise OSError("the disk is full")
-                os.write(descriptor, bytes(FILE_BYTES))  # zeros on the disk, and not a hole that may not fit later
-                self._map = mmap.mmap(descriptor, FILE_BYTES)
-            finally:
-                os.close(descriptor)
+            self.restore()  # zeros on the disk, and not a hole that may not fit later
             temporary.rename(path)  # from now on the sender sees it, and finds it locked
         except BaseException:
             temporary.unlink(missing_ok=True)
             self._lock.release()
             raise
-        self._offsets: dict[tuple[str, int], int] = {}
+
+    def find_status(self) -> os.stat_result | None:
+        """The properties of the open file, None if it was closed."""
+        return self._lock.find_status()
 
     def write(self, name: str, kind: int, value: float) -> None:
+        """Writes one number. Raises OSError; then `restore` writes it."""
         offset = self._offsets.get((name, kind))
         if offset is None:
             key = name.encode("utf-8", "replace")[:MAX_KEY_BYTES]
-            offset = len(self._offsets) * RECORD_BYTES
-            self._map[offset + RECORD.size : offset + RECORD.size + len(key)] = key
-            RECORD.pack_into(self._map, offset, value, time.time(), kind, 0)
-            self._map[offset + LENGTH_OFFSET] = len(key)  # last: a reader ignores a record without a length
-            self._offsets[name, kind] = offset
+            offset = self._offsets[name, kind] = len(self._offsets) * RECORD_BYTES
+            RECORD.pack_into(self._content, offset, value, time.time(), kind, len(key))
+            key_offset = offset + RECORD.size
+            self._content[key_offset : key_offset + len(key)] = key
+            self._write(key_offset, len(key))
+            self._write(offset, RECORD.size)  # last: a reader ignores a record without a length
             return
-        struct.pack_into("=dd", self._map, offset, value, time.time() if kind != COUNT else 0.0)
+        NUMBER.pack_into(self._content, offset, value, time.time() if kind != COUNT else 0.0)
+        self._write(offset, NUMBER.size)
+
+    def restore(self) -> None:
+        """Writes the whole file. Raises OSError."""
+        os.ftruncate(self._lock.descriptor, FILE_BYTES)
+        self._write(0, FILE_BYTES)
 
     def close(self) -> None:
-        self._map.close()
+        """Closes it, without unlocking it for the process that owns it."""
         self._lock.after_fork()
+
+    def _write(self, offset: int, count: int) -> None:
+        os.pwrite(self._lock.descriptor, memoryview(self._content)[offset : offset + count], offset)
 
 
 def sum_up(directory: Path | None, state: State, own: list[Sample]) -> dict[str, float]:

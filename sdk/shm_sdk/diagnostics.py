@@ -49,6 +49,19 @@ class Notices:
             self._written.add(key)
         log.log(logging.WARNING if is_new else logging.DEBUG, message, *arguments)
 
+    def warn_left_out(self, line: str) -> None:
+        """Writes a warning about a metric that is not sent. The line has its key, a colon and the reason."""
+        key, _, reason = line.partition(": ")
+        self.warn(f"value {key.split('[')[0]}", "the metric %s is left out: %s", key, reason)
+
+
+_of_process = Notices()
+
+
+def warn_once(key: str, message: str, *arguments: object) -> None:
+    """Writes a warning once in the process: several clients may share a data directory, which the key names."""
+    _of_process.warn(key, message, *arguments)
+
 
 def install_handlers(*, debug: bool) -> None:
     """Adds the handlers of this module, each at most once."""

@@ -1,7 +1,9 @@
 """Locks among the processes of one install, by `flock`: the system releases them when their process ends.
 
 A forked child inherits the open file of its parent's lock. It closes its copy without unlocking, so the lock stays with
-the parent and ends with it. Where there is no `flock` (Windows), a lock holds within its process only.
+the parent and ends with it. A host may close all open files, as a daemon does: the lock is lost then, and the number of
+its descriptor may be that of another file of the host. Where there is no `flock` (Windows), a lock holds within its
+process only.
 """
 
 import os
@@ -28,13 +30,29 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
+        self._file_id: tuple[int, int] | None = None  # of the open file
         self._pid = os.getpid()
         forking.register(self)
 
     @property
     def is_held(self) -> bool:
         """Whether this object holds the lock in this process."""
-        return self._descriptor is not None and self._pid == os.getpid()
+        return self._pid == os.getpid() and self.find_status() is not None
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the open file; -1 while the lock is not held, which the system refuses."""
+        return -1 if self._descriptor is None else self._descriptor
+
+    def find_status(self) -> os.stat_result | None:
+        """The properties of the open file, None if there is none, or if the host has closed it."""
+        if self._descriptor is None:
+            return None
+        try:
+            status = os.fstat(self._descriptor)
+        except OSError:
+            return None
+        return status if (status.st_dev, status.st_ino) == self._file_id else None
 
     def acquire(self, timeout: float = 0.0) -> bool:
         """Waits up to `timeout` seconds. Raises OSError where the file cannot be opened."""
@@ -50,20 +68,22 @@ class FileLock:
 
     def release(self) -> None:
         """Unlocks, also for children that have inherited the file. Does nothing unless it is held."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:
-            return
-        if not HAS_FLOCK:
+        if not HAS_FLOCK and self._descriptor is not None:
             _held_in_process.pop(str(self._path), None)
-        elif self._pid == os.getpid():
+        is_open = self.find_status() is not None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None or not is_open:
+            return
+        if HAS_FLOCK and self._pid == os.getpid():
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
     def after_fork(self) -> None:
         """Closes the parent's file, in a child, and leaves the lock to the parent."""
+        is_open = self.find_status() is not None
         descriptor, self._descriptor = self._descriptor, None
         self._pid = os.getpid()
-        if descriptor is not None:
+        if descriptor is not None and is_open:
             os.close(descriptor)
 
     def _try_acquire(self) -> bool:
@@ -76,6 +96,8 @@ class FileLock:
         if not is_locked:
             os.close(descriptor)
             return False
+        status = os.fstat(descriptor)
+        self._file_id = status.st_dev, status.st_ino
         self._descriptor = descriptor
         return True
 

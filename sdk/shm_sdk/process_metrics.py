@@ -6,11 +6,13 @@ Each process keeps the returned numbers beside its counters, and the sender adds
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from shm_sdk.counters import PER_PROCESS, Counters
+from shm_sdk.counters import PER_PROCESS, Counters, to_number
+from shm_sdk.diagnostics import Notices
 from shm_sdk.providers import Provider, ProviderRunner
+from shm_sdk.snapshot import Json, sanitize
 
 TIMEOUT_S = 10.0  # for all of them
-MAX_DEPTH = 8
+NO_NUMBER = "it is not a number of the range that can be added up"
 
 
 class ProcessMetrics:
@@ -21,18 +23,26 @@ class ProcessMetrics:
         self._counters = counters
         self._runner = ProviderRunner()
         self._providers = providers
+        self._notices = Notices()
 
     def collect(self) -> None:
-        """Calls the providers, and keeps their numbers for the sender."""
+        """Calls the providers, and keeps their numbers for the sender. Booleans count as 0 and 1."""
         for metrics in self._runner.collect(self._providers, time.monotonic() + TIMEOUT_S):
-            for name, number in _numbers(metrics):
-                self._counters.change(name, PER_PROCESS, number)
+            sanitized = sanitize(metrics)
+            for line in sanitized.dropped:
+                self._notices.warn_left_out(line)
+            for name, value in _flatten(sanitized.metrics):
+                number = to_number(value) if isinstance(value, int | float) else None
+                if number is None:
+                    self._notices.warn_left_out(f"{name}: {NO_NUMBER}")
+                else:
+                    self._counters.change(name, PER_PROCESS, number)
 
 
-def _numbers(metrics: Mapping[object, object], prefix: str = "", depth: int = 1) -> Iterator[tuple[str, float]]:
-    """The numbers of a mapping with their full names. Booleans count as 0 and 1; other values cannot be added up."""
+def _flatten(metrics: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:
+    """The values with their full names."""
     for name, value in metrics.items():
-        if isinstance(value, Mapping) and depth < MAX_DEPTH:
-            yield from _numbers(value, f"{prefix}{name}.", depth + 1)
-        elif isinstance(value, int | float):
-            yield f"{prefix}{name}", float(value)
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

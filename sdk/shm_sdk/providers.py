@@ -138,6 +138,8 @@ def _run_call(call: _Call) -> None:
     try:
         with host_signals():
             returned: object = call.context.run(call.provider)
+            if isinstance(returned, Mapping):
+                returned = dict(returned)  # here: a mapping of the host may raise or hang when it is read
     except BaseException as error:  # also SystemExit and cancellations, which do not concern this thread
         returned = error
     finally:

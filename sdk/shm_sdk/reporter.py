@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
 
@@ -21,7 +21,7 @@ from shm_sdk.configuration import Configuration
 from shm_sdk.consent import Consent, ConsentCallback
 from shm_sdk.counters import Counters, merge_ended, sum_up
 from shm_sdk.delivery import TOO_MANY_REQUESTS, Delivery
-from shm_sdk.diagnostics import Notices
+from shm_sdk.diagnostics import Notices, warn_once
 from shm_sdk.hints import Hints
 from shm_sdk.identity import Identity, InvalidIdentityError, create_ephemeral, find, obtain
 from shm_sdk.locks import FileLock
@@ -125,9 +125,8 @@ class Reporter:
             try:
                 is_alone = self._file_lock is None or self._file_lock.acquire(max(deadline - time.monotonic(), 0))
             except OSError as error:  # the processes cannot see each other
-                self._notices.warn(
-                    "lock", "telemetry reports without a lock on %s: %s", REPORT_LOCK_NAME, error.strerror
-                )
+                message = "telemetry reports without a lock on %s: %s"
+                warn_once(f"lock {self._directory}", message, REPORT_LOCK_NAME, error.strerror)
                 is_alone = True
             try:
                 yield is_alone
@@ -212,7 +211,7 @@ class Reporter:
             for path in ended:
                 path.unlink(missing_ok=True)
         except OSError as error:
-            self._notices.warn("state", "the telemetry state cannot be stored: %s", error.strerror)
+            warn_once(f"state {self._directory}", "the telemetry state cannot be stored: %s", error.strerror)
 
     def _obtain_identity(self) -> Identity:
         """This install's identity. A temporary one is replaced by a stored one only."""
@@ -225,7 +224,8 @@ class Reporter:
         if current is None or found.path is not None or not found.is_ephemeral:
             self._identity = found
         if current is None and found.is_ephemeral:
-            log.warning("this install is counted apart, as ephemeral: %s", found.ephemeral_reason)
+            reason = found.ephemeral_reason
+            warn_once(f"ephemeral {reason}", "this install is counted apart, as ephemeral: %s", reason)
         assert self._identity is not None  # noqa: S101  # set above
         return self._identity
 
@@ -240,12 +240,10 @@ class Reporter:
         for name, value in sum_up(self._shared.peek(), state, own).items():
             metrics[name] = int(value) if value.is_integer() else value
         for collected in self._provider_runner.collect(self._providers, deadline):
-            with suppress(Exception):  # a mapping of the host that raises when it is read
-                metrics.update(collected)
+            metrics.update(collected)
         sanitized = snapshot.sanitize(metrics)
         for line in sanitized.dropped:
-            key, _, reason = line.partition(": ")
-            self._notices.warn(f"value {key.split('[')[0]}", "the metric %s is left out: %s", key, reason)
+            self._notices.warn_left_out(line)
         return sanitized.metrics
 
     def _log_outcome(self, outcome: Outcome) -> None:

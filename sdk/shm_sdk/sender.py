@@ -13,7 +13,7 @@ from random import Random
 
 from shm_sdk.clock import get_clock
 from shm_sdk.configuration import Configuration
-from shm_sdk.diagnostics import Notices
+from shm_sdk.diagnostics import warn_once
 from shm_sdk.locks import FileLock
 from shm_sdk.schedule import MAX_FIRST_DELAY_S, draw_first_delay
 from shm_sdk.shared_directory import SharedDirectory
@@ -49,7 +49,6 @@ class Sender:
         self._rng = rng
         self._prepare_report = prepare_report
         self._requested_at = None if first_report_after is None else get_clock().timestamp() + first_report_after
-        self._notices = Notices()
         self._lock: FileLock | None = None
         self._has_waited = False
         self._is_announced = False
@@ -82,9 +81,8 @@ class Sender:
         try:
             return self._lock.is_held or self._lock.acquire()
         except OSError as error:
-            self._notices.warn(
-                "lock", "each process sends its own telemetry: no lock on %s: %s", LOCK_NAME, error.strerror
-            )
+            message = "each process sends its own telemetry: no lock on %s: %s"
+            warn_once(f"sender {directory}", message, directory / LOCK_NAME, error.strerror)
             return True
 
     def record_report(self, started_at: float) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shm_sdk.clock import get_clock
-from shm_sdk.diagnostics import Notices
+from shm_sdk.diagnostics import warn_once
 from shm_sdk.files import open_regular_file, write_atomically
 from shm_sdk.identity import Identity
 
@@ -43,7 +43,6 @@ class Spool:
     def __init__(self, directory: Path | None) -> None:
         self._folder = directory / FOLDER if directory else None
         self._in_memory: list[Spooled] = []
-        self._notices = Notices()
         self._kept_names: set[str] = set()  # of files that could not be removed
 
     def add(self, body: bytes, signature: str, sequence: int, min_distance_s: float) -> None:
@@ -90,7 +89,7 @@ class Spool:
             folder.mkdir(mode=0o700, exist_ok=True)
             write_atomically(f"{entry.signature}\n".encode() + entry.body, folder / entry.name, is_durable=False)
         except OSError as error:
-            self._notices.warn("folder", "snapshots of an outage are kept in memory only: %s", error.strerror)
+            warn_once(f"spool {folder}", "snapshots of an outage are kept in memory only: %s", error.strerror)
             return False
         return True
 

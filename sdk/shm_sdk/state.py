@@ -9,14 +9,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from shm_sdk.diagnostics import Notices
+from shm_sdk.diagnostics import warn_once
 from shm_sdk.files import open_regular_file, write_atomically
 
 FILE_NAME = "state.json"
 MAX_FILE_BYTES = 1024 * 1024
 MAX_INTEGER = 2**62  # servers store 64 bits
-
-_notices = Notices()
 
 
 class State:
@@ -66,7 +64,7 @@ class StateFile:
         except (OSError, ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
-            _notices.warn(str(self._path), "%s is damaged: the counts in it are lost", self._path)
+            warn_once(f"state {self._path}", "%s is damaged: the counts in it are lost", self._path)
             return State()
         return _parse(document)
 

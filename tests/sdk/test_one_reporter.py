@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,7 @@ def test_a_lock_excludes_other_processes_until_its_owner_ends(tmp_path: Path) ->
 def test_a_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
     program = """
 import os
+from decimal import Decimal
 from pathlib import Path
 from shm_sdk.locks import FileLock
 lock = FileLock(Path(sys.argv[2]) / "lock")
@@ -406,3 +408,79 @@ def test_two_applications_in_one_directory_are_two_reporters(
         assert telemetry.report_now().sent
     assert snapshots(scripted_server) == [{"exports": 3}, {"exports": 4}]
     assert len({body["instance_id"] for body in scripted_server.bodies("/v1/register")}) == 2
+
+
+class Unreadable(dict[object, object]):
+    def items(self) -> Any:
+        raise RuntimeError("it is gone")
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"),
+    [
+        (10**400, "open is left out: the number is too large"),
+        (2**1010, "open is left out: it is not a number"),
+        (float("nan"), "open is left out: it is not a finite number"),
+        ("seven", "open is left out: it is not a number"),
+        ([7], "open is left out: it is not a number"),
+        (object(), "open is left out: object is not JSON"),
+        (Unreadable(), "? is left out: RuntimeError"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_bad_value_of_a_per_process_provider_costs_itself_only(
+    client: MakeClient, scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture, value: object, warned: str
+) -> None:
+    telemetry = client()
+    telemetry.provider(lambda: {"pool": {"open": value, "idle": Decimal(3)}}, per_process=True)
+    for _ in range(2):
+        assert telemetry.report_now().sent
+    assert snapshots(scripted_server) == [{"pool.idle": 3}] * 2
+    assert sum(warned in record.getMessage() for record in caplog.records if record.levelname == "WARNING") == 1
+
+
+class UnreadableMapping(Mapping[object, object]):
+    def __getitem__(self, _: object) -> object:
+        raise KeyError
+
+    def __iter__(self) -> Iterator[object]:
+        raise RuntimeError("it is gone")
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("per_process", [False, True])
+def test_a_provider_may_return_an_unreadable_mapping(
+    client: MakeClient, scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture, per_process: bool
+) -> None:
+    telemetry = client()
+
+    def metrics() -> Any:
+        return UnreadableMapping()
+
+    telemetry.provider(metrics, per_process=per_process)
+    assert [telemetry.report_now().sent for _ in range(2)] == [True, True]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (warning,) = warnings
+    assert warning.endswith("metrics failed (RuntimeError): its metrics are left out")
+
+
+def test_clients_of_one_directory_warn_once(scripted_server: ScriptedServer, tmp_path: Path) -> None:
+    program = """
+import logging, os
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+os.makedirs(sys.argv[2] + "/cafe-ledger_telemetry/state.json")
+for name in ("counters", "report.lock"):
+    os.makedirs(sys.argv[2] + "/cafe-ledger_telemetry/" + name + "/x")
+os.chmod(sys.argv[2] + "/cafe-ledger_telemetry/counters", 0)
+for _ in range(3):
+    other = shm_sdk.Client(sys.argv[1], "Café Ledger", "1.4.2", data_dir=sys.argv[2], collect_system_metrics=False)
+    other.counter("exports").inc()
+    other.start(first_report_after=600)
+    other.report_now(60)
+    other.stop()
+"""
+    lines = run_host(HOST + program, scripted_server.url, tmp_path / "data").splitlines()
+    assert lines
+    assert len(set(lines)) == len(lines)

@@ -361,7 +361,9 @@ print(sent, os.waitstatus_to_exitcode(status))
 """
 
 
-@pytest.mark.parametrize("module", long_after(2, ["shm_sdk.counters", "mmap", "shm_sdk.sender", "shm_sdk.reporter"]))
+@pytest.mark.parametrize(
+    "module", long_after(2, ["shm_sdk.counters", "shm_sdk.state", "shm_sdk.sender", "shm_sdk.reporter"])
+)
 def test_a_signal_handler_may_fork_within_an_import(
     scripted_server: ScriptedServer, tmp_path: Path, module: str
 ) -> None:
