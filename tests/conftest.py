@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from psycopg2.extensions import make_dsn
 
-from shm.db.embedded import EmbeddedPostgres
+from shm.db.embedded.postgres import EmbeddedPostgres
 from tests.support import citus, plain_http
 from tests.support.cluster_template import create_data_dir
 from tests.support.databases import (

@@ -24,7 +24,7 @@ from bench.support import coordinator, machine
 from bench.support.command import run_in_folder
 from bench.support.report import Table, print_line
 from bench.support.server import RunningServer, postmaster_pid, run_server
-from shm.db.embedded import EmbeddedPostgres
+from shm.db.embedded.postgres import EmbeddedPostgres
 
 HISTORY_FACTOR = 10
 SEED_CONCURRENCY = 2  # each uses a core and the disk fully

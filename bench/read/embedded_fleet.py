@@ -6,8 +6,8 @@ from psycopg2.extensions import make_dsn
 
 from bench.read.seeded_fleet import SeededFleet, open_cursor, seed_fleet
 from bench.support.server import run_server
-from shm.db.embedded import EmbeddedPostgres
-from shm.db.embedded_role import ROLE, SUPERUSER
+from shm.db.embedded.postgres import EmbeddedPostgres
+from shm.db.embedded.role import ROLE, SUPERUSER
 
 
 def seed_embedded(data_dir: Path, fleet: SeededFleet) -> dict[str, float]:

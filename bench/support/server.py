@@ -12,7 +12,7 @@ from bench.support.errors import InvalidRun
 from bench.support.machine import cpu_seconds
 from bench.support.processes import free_port, python_process, wait_until
 from shm.auth.token_file import TOKEN_FILE
-from shm.db.embedded import EmbeddedPostgres
+from shm.db.embedded.postgres import EmbeddedPostgres
 
 SETTLE_TIMEOUT_S = 30
 ROLL_UP_TIMEOUT_S = 900

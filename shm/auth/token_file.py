@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shm.core.errors import ConfigurationError
+from shm.core.lock_files import acquire_exclusive, open_lock_file
 from shm.core.ownership import chown_to_owner_of
-from shm.db.lock_files import acquire_exclusive, open_lock_file
 
 logger = logging.getLogger(__name__)
 

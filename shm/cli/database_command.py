@@ -13,7 +13,7 @@ from shm.core.errors import ConfigurationError, DatabaseUnavailable, Refusal, St
 from shm.core.settings import Settings
 from shm.core.signals import exit_on_signals, interruptible, run_cancellable
 from shm.db.database import Database
-from shm.db.embedded import RestartIfDead, provide_dsn
+from shm.db.embedded.postgres import RestartIfDead, provide_dsn
 from shm.db.migrations import check_schema, migrate
 
 FLAGS = ("dsn", "data_dir")  # of every command except `serve`, which has a flag for each setting

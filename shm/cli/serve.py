@@ -32,9 +32,9 @@ from shm.core.signals import call_on_signals, exit_if_signalled, ignore_signals
 from shm.core.tasks import run_in_background
 from shm.db import partitions
 from shm.db.database import Database
-from shm.db.embedded import RestartIfDead
+from shm.db.embedded.postgres import RestartIfDead
+from shm.db.embedded.watchdog import PostgresWatchdog
 from shm.db.migrations import migrate
-from shm.db.postgres_watchdog import PostgresWatchdog
 from shm.db.shared_settings import persist_shared_settings
 from shm.server.app import listen, serve
 from shm.server.checks.database import CLOCK, DATABASE, check_database

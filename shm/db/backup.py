@@ -17,8 +17,8 @@ from shm.core.errors import ConfigurationError
 from shm.db.client_programs import check_success, describe_missing_tls, find_program, run_client
 from shm.db.connection import Connection
 from shm.db.database import Database
+from shm.db.embedded.programs import run_program
 from shm.db.migrations import load_checksums, migrate
-from shm.db.postgres_programs import run_program
 from shm.db.schema_checks import HISTORY_TABLE, DatabaseState, check_can_create, check_writable, read_state
 
 MAGIC = b"PGDMP"  # the first bytes of pg_dump's format

@@ -17,7 +17,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.core.errors import ConfigurationError
 from shm.core.signals import exit_if_signalled
-from shm.db.postgres_programs import packaged_programs, run_program
+from shm.db.embedded.programs import packaged_programs, run_program
 
 # Where packages of Debian, Ubuntu and PostgreSQL's own for Red Hat install the programs of a major version.
 SYSTEM_DIRECTORIES = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin")

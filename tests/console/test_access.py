@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shm.auth.token_file import TOKEN_FILE as SERVER_TOKEN_FILE
-from shm.core.data_directory import default_data_dir
+from shm.core.default_data_dir import default_data_dir
 from shm_tui.access import (
     DEFAULT_SERVER,
     TOKEN_FILE,

@@ -8,7 +8,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.core.settings import Settings
 from shm.db.database import Database
-from shm.db.embedded_role import ROLE
+from shm.db.embedded.role import ROLE
 from shm.db.session import SESSION_SETTINGS
 from tests.support import plain_http
 from tests.support.databases import superuser_cursor

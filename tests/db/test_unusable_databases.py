@@ -9,7 +9,7 @@ import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.core.errors import ConfigurationError
-from shm.db.embedded_role import ROLE
+from shm.db.embedded.role import ROLE
 from shm.db.schema_checks import DatabaseState, check_version, check_writable
 from tests.support.databases import admin_cursor, create_database, empty_database, migrate, superuser_cursor
 from tests.support.parameters import long_after, long_rows_after

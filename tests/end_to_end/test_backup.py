@@ -17,7 +17,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from shm.core.errors import ConfigurationError
 from shm.db.advisory_locks import Lock
 from shm.db.client_programs import find_program, run_client
-from shm.db.postgres_programs import packaged_programs
+from shm.db.embedded.programs import packaged_programs
 from tests.support import plain_http
 from tests.support.clusters import embedded_cluster, wait_for
 from tests.support.databases import admin_cursor, empty_database, migrate, select_column

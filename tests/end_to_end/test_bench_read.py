@@ -13,7 +13,7 @@ from bench.read.seeded_fleet import SeededFleet, add_day, open_cursor, seed_flee
 from shm.analytics.rollup import Rollup
 from shm.core.settings import Settings
 from shm.db.database import Database
-from shm.db.embedded_role import ROLE
+from shm.db.embedded.role import ROLE
 from shm.db.statements import expand_parts
 from shm.server.app import ADMIN, ROUTES
 from shm.server.http.operations import operations_of

@@ -16,7 +16,7 @@ from shm.core.settings import Settings
 from shm.db.backup import find_backup_problem, read_database
 from shm.db.client_programs import find_program
 from shm.db.database import Database
-from shm.db.postgres_programs import packaged_programs
+from shm.db.embedded.programs import packaged_programs
 from shm.db.schema_checks import DatabaseState
 from shm.server.checks.address import check_own_address, check_public_address
 from shm.server.checks.certificate import check_certificate

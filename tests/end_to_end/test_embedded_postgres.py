@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from psycopg2 import errors
 
-from shm.db.embedded import EmbeddedPostgres
-from shm.db.embedded_role import ROLE
+from shm.db.embedded.postgres import EmbeddedPostgres
+from shm.db.embedded.role import ROLE
 from tests.support.cluster_template import create_data_dir
 from tests.support.clusters import embedded_cluster
 from tests.support.databases import admin_cursor, migrate

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn
 
-from shm.db.embedded_role import SUPERUSER
+from shm.db.embedded.role import SUPERUSER
 from tests.support.clusters import Cluster, embedded_cluster
 from tests.support.installs import Install
 from tests.support.load import Load, assert_acknowledged_stored

@@ -67,7 +67,7 @@ def test_all_addresses_are_those_that_the_machine_has(database: str, tmp_path: P
 RUN = "exec(os.environ['SCRIPT'])"
 WITHOUT_NAME = """
 import os, pwd
-from shm.core.data_directory import default_data_dir
+from shm.core.default_data_dir import default_data_dir
 from shm.core.settings import Settings
 print(default_data_dir(), Settings.load({}).data_dir)
 try:

@@ -19,7 +19,7 @@ from shm.core.instruments import Instruments
 from shm.core.settings import Settings
 from shm.core.shared_memory import WorkerSlots
 from shm.db.database import Database
-from shm.db.embedded import EmbeddedPostgres
+from shm.db.embedded.postgres import EmbeddedPostgres
 from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.enrolment import EnrolmentWriter
 from shm.ingest.key_cache import PublicKeyCache

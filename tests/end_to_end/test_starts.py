@@ -15,8 +15,8 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from shm.db.embedded import EmbeddedPostgres
-from shm.db.embedded_role import SUPERUSER
+from shm.db.embedded.postgres import EmbeddedPostgres
+from shm.db.embedded.role import SUPERUSER
 from tests.support.cluster_template import create_data_dir
 from tests.support.clusters import embedded_cluster, wait_for
 from tests.support.databases import admin_cursor, empty_database, superuser_cursor

@@ -23,9 +23,9 @@ import shm.cli.ssh.command
 from shm.cli.ssh.key_directory import DIRECTORY
 from shm.core.settings import Settings, SshSettings
 from shm.core.settings.parsers import parse_duration
-from shm.db.cluster_files import CONFIGURATION
-from shm.db.embedded_role import SUPERUSER
-from shm.db.postgres_programs import POSTGRES_MAJOR, programs_directory
+from shm.db.embedded.cluster_files import CONFIGURATION
+from shm.db.embedded.programs import POSTGRES_MAJOR, programs_directory
+from shm.db.embedded.role import SUPERUSER
 from tests.support.databases import admin_cursor, empty_database, migrate, superuser_cursor
 from tests.support.server_process import ServerProcess, free_port
 

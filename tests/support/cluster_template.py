@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from shm.db.embedded import EmbeddedPostgres
+from shm.db.embedded.postgres import EmbeddedPostgres
 from tests.support.databases import create_weeks, migrate
 
 RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"of-{os.getpid()}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from shm.core.errors import ConfigurationError
-from shm.db.embedded import EmbeddedPostgres
+from shm.db.embedded.postgres import EmbeddedPostgres
 from tests.support.cluster_template import create_data_dir
 from tests.support.server_process import ServerProcess
 

@@ -18,7 +18,7 @@ from shm.cli.migrate import run as run_migrate
 from shm.core.settings import Settings
 from shm.db import partitions
 from shm.db.database import Database
-from shm.db.embedded_role import ROLE, SUPERUSER
+from shm.db.embedded.role import ROLE, SUPERUSER
 from tests.support import citus
 
 TEMPLATE = f"shm_template_{os.environ.get('PYTEST_XDIST_WORKER', 'gw0')}"

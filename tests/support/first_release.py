@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from shm.db.embedded import EmbeddedPostgres
-from shm.db.postgres_programs import POSTGRES_MAJOR
+from shm.db.embedded.postgres import EmbeddedPostgres
+from shm.db.embedded.programs import POSTGRES_MAJOR
 from tests.support import plain_http
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import admin_cursor, create_database, empty_schema, migrate

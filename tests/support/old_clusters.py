@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from shm.db.cluster_files import ClusterFiles
-from shm.db.embedded import EmbeddedPostgres
-from shm.db.postgres_owner import make_traversable, postgres_owner
-from shm.db.postgres_programs import PACKAGE_DIRECTORIES, POSTGRES_MAJOR, programs_directory, run_program
+from shm.db.embedded.cluster_files import ClusterFiles
+from shm.db.embedded.owner import make_traversable, postgres_owner
+from shm.db.embedded.postgres import EmbeddedPostgres
+from shm.db.embedded.programs import PACKAGE_DIRECTORIES, POSTGRES_MAJOR, programs_directory, run_program
 
 OLDER_MAJOR = min(PACKAGE_DIRECTORIES)
 assert OLDER_MAJOR < POSTGRES_MAJOR

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from shm.auth.token_file import TOKEN_FILE
-from shm.core.data_directory import default_data_dir
+from shm.core.default_data_dir import default_data_dir
 from shm.core.errors import ConfigurationError
 from shm.core.signals import exit_if_signalled, exit_on_signals, interruptible
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from shm.cli.output_file import atomic_file
 from shm.core.errors import ConfigurationError
+from shm.core.lock_files import acquire_exclusive, open_lock_file
 from shm.core.ownership import chown_to_owner_of
-from shm.db.lock_files import acquire_exclusive, open_lock_file
 
 DIRECTORY = "ssh"
 LOCK_FILE = "lock"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from shm.core.data_directory import default_data_dir
+from shm.core.default_data_dir import default_data_dir
 from shm.core.settings.fields import setting
 from shm.core.settings.parsers import (
     parse_duration,

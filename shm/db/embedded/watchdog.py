@@ -6,7 +6,7 @@ import time
 
 from shm.core.errors import ConfigurationError
 from shm.core.logs import RateLimitedLogger
-from shm.db.embedded import RestartIfDead
+from shm.db.embedded.postgres import RestartIfDead
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)

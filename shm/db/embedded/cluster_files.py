@@ -1,6 +1,6 @@
 """The files of an embedded PostgreSQL that SHM writes: its configuration, its socket's directory, its log.
 
-All methods are called while the server does not run and `shm.db.embedded` holds the lock of its data directory.
+All methods are called while the server does not run and `EmbeddedPostgres` holds the lock of its data directory.
 """
 
 import os
@@ -11,7 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from shm.db.small_files import read_small_file
+from shm.db.embedded.small_files import read_small_file
 
 MAX_SOCKET_PATH_BYTES = 100  # the kernel's limit for a Unix socket is 107
 MAX_LOG_BYTES = 1024**2  # people read the end of the log

@@ -9,8 +9,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from shm.db.postgres_programs import reap
-from shm.db.small_files import read_small_file
+from shm.db.embedded.programs import reap
+from shm.db.embedded.small_files import read_small_file
 
 PS_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0

