@@ -7,7 +7,7 @@ import argparse
 
 from shm.analytics.consistency import STALE_SERIES, Report, find_differences, open_repairer
 from shm.cli import database_command
-from shm.cli.terminal import print_message, print_result, strip_control_characters
+from shm.cli.terminal import format_count, print_message, print_result, strip_control_characters
 from shm.core.errors import ConfigurationError
 from shm.core.settings.flags import add_flags
 from shm.db.database import Database
@@ -77,4 +77,4 @@ def _print_differences(report: Report, prefix: str = "") -> None:
 
 
 def _count(report: Report) -> str:
-    return "1 difference" if report.count == 1 else f"{report.count} differences"
+    return format_count(report.count, "difference")

@@ -19,7 +19,7 @@ from shm.analytics.instances import InstanceFilter, InstanceReader
 from shm.cli import database_command
 from shm.cli.output_file import atomic_file
 from shm.cli.progress import Progress
-from shm.cli.terminal import print_message, strip_control_characters
+from shm.cli.terminal import format_count, print_message, strip_control_characters
 from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings
 from shm.core.settings.flags import add_flags
@@ -122,11 +122,9 @@ def _run_records(args: argparse.Namespace) -> int:
                 progress.advance(instances - done, "installs")
                 done = instances
         progress.end()
-        counts = full_export.counts
-        print_message(
-            f"Exported {counts[ApplicationRecord]} applications, {counts[InstanceRecord]} installs and "
-            f"{counts[SnapshotRecord]} snapshots."
-        )
+        nouns = {ApplicationRecord: "application", InstanceRecord: "install", SnapshotRecord: "snapshot"}
+        applications, installs, snapshots = (format_count(full_export.counts[each], nouns[each]) for each in nouns)
+        print_message(f"Exported {applications}, {installs} and {snapshots}.")
         return 0
 
     write_records = write_all if args.all else write_erased

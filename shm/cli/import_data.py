@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from shm.cli import database_command
 from shm.cli.progress import Progress
-from shm.cli.terminal import print_message, print_result
+from shm.cli.terminal import format_count, print_message, print_result
 from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings
 from shm.core.settings.flags import add_flags
@@ -107,12 +107,13 @@ def _input(path: Path) -> Iterator[BinaryIO]:
 
 
 def _print_summary(result: ImportResult) -> None:
-    print_result(
-        f"imported {result.applications} applications, {result.instances} installs and {result.snapshots} snapshots"
-    )
+    installs, snapshots = format_count(result.instances, "install"), format_count(result.snapshots, "snapshot")
+    print_result(f"imported {format_count(result.applications, 'application')}, {installs} and {snapshots}")
     if result.days:
-        print_result(f"imported {result.days} daily values of charts from before the oldest snapshot")
+        days = format_count(result.days, "daily value")
+        print_result(f"imported {days} of charts from before the oldest snapshot")
     if result.known_instances or result.known_snapshots:
-        print_result(f"already here: {result.known_instances} installs and {result.known_snapshots} snapshots")
+        installs = format_count(result.known_instances, "install")
+        print_result(f"already stored: {installs} and {format_count(result.known_snapshots, 'snapshot')}")
     for reason, count in sorted(result.skipped.items()):
-        print_result(f"skipped {count} {reason}")
+        print_result(f"skipped {reason}: {count}")

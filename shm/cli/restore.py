@@ -6,7 +6,7 @@ from io import FileIO
 from pathlib import Path
 
 from shm.cli import database_command
-from shm.cli.terminal import print_message
+from shm.cli.terminal import format_count, print_message
 from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings
 from shm.core.settings.flags import add_flags
@@ -97,7 +97,9 @@ def _erase(settings: Settings, dsn: str, erased: ErasedList) -> None:
         )
         raise
     created_at = erased.header.created_at
-    print_message(f"Erased {_count(instances, 'instance')} again, by the list of {created_at:%Y-%m-%d %H:%M:%S} UTC.")
+    print_message(
+        f"Erased {format_count(instances, 'instance')} again, by the list of {created_at:%Y-%m-%d %H:%M:%S} UTC."
+    )
 
 
 def _open(path: Path) -> FileIO:
@@ -110,11 +112,7 @@ def _open(path: Path) -> FileIO:
 
 def _describe(restored: RestoredData) -> str:
     newest = f"; the newest snapshot is from {restored.newest:%Y-%m-%d %H:%M:%S} UTC" if restored.newest else ""
-    return f"Restored {_count(restored.instances, 'instance')}{newest}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+    return f"Restored {format_count(restored.instances, 'instance')}{newest}."
 
 
 async def _erase_again(settings: Settings, dsn: str, erased: ErasedList) -> int:

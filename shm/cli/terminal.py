@@ -12,6 +12,11 @@ def print_result(line: str) -> None:
         print(line)  # noqa: T201
 
 
+def format_count(count: int, noun: str) -> str:
+    """`1 instance`, `20 instances`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Prints rows, the first of which has the titles, in columns, without control characters."""
     rows = [[strip_control_characters(cell) for cell in row] for row in rows]

@@ -121,7 +121,7 @@ def parse_list(file: BinaryIO, name: str) -> ErasedList:
             case ListEnd(count) if header is not None and count == len(installs) and not file.read(1):
                 return ErasedList(name, header, installs)
             case _:
-                raise _invalid(name, number, "no list of `shm export --erased` has this line here")
+                raise _invalid(name, number, "a list of `shm export --erased` has no such line in this place")
     raise _invalid(name, number, "the list ends before its last line")
 
 

@@ -239,5 +239,5 @@ class FullImport:
 
     def _invalid(self, name: str, problem: str, line: int | None = None) -> ConfigurationError:
         return ConfigurationError(
-            f"{name}, line {line or self.lines}: {problem.rstrip('.')}. What precedes it is imported."
+            f"{name}, line {line or self.lines}: {problem.rstrip('.')}. The lines before it are imported."
         )

@@ -24,7 +24,7 @@ from shm.ingest.payloads import Snapshot
 
 MAX_TIME_AHEAD = timedelta(minutes=5)  # of a snapshot before the present; a later one would stay the newest for long
 MAX_BYTES_FACTOR = 2  # of SHM_MAX_BODY: PostgreSQL writes JSON with spaces
-SKIPPED_DAYS = "daily values of applications that already have a history here, or do not exist here"
+SKIPPED_DAYS = "daily values of applications that already have a history on this server, or do not exist on it"
 
 Row = TypeVar("Row")
 Parsed = TypeVar("Parsed")
@@ -134,7 +134,10 @@ class HistoryImporter:
                 self.result.instances += row.verdict == "new"
                 self.result.known_instances += row.verdict == "known"
             else:
-                reason = {"conflict": "installs that have another key here", "erased": "installs that were erased here"}
+                reason = {
+                    "conflict": "installs that have another key on this server",
+                    "erased": "installs that were erased from this server",
+                }
                 self.result.skipped[reason[row.verdict]] += 1
         if past:
             await self._database.execute("import.store_versions", batch=_encode(past))
@@ -175,7 +178,7 @@ class HistoryImporter:
                 self.result.snapshots += row.is_new
                 self.result.known_snapshots += not row.is_new
             elif isinstance(row, StoredRow) and row.verdict == Verdict.PENDING:
-                self.result.skipped["snapshots of installs that are pending here"] += 1
+                self.result.skipped["snapshots of installs that are pending on this server"] += 1
             else:
                 self.result.skipped["snapshots that cannot be stored"] += 1
 

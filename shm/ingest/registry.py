@@ -182,4 +182,4 @@ def _hash_action(instance_id: str, body: bytes) -> bytes:
 
 def unknown_instance() -> Forbidden:
     """The refusal for an unknown or revoked instance."""
-    return Forbidden("unknown_instance", "This instance is not registered here, or it is revoked.")
+    return Forbidden("unknown_instance", "This instance is not registered, or it is revoked.")

@@ -17,7 +17,7 @@ from shm.db.database import Database
 from shm.ingest.export_records import FORMAT, VERSION, End, Header, InstanceRecord, encode_record
 from shm.ingest.full_export import FullExport
 from shm.ingest.full_import import FullImport
-from shm.ingest.history_import import HistoryImporter
+from shm.ingest.history_import import SKIPPED_DAYS, HistoryImporter
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import admin_cursor, execute, fresh_database, select_column
 from tests.support.installs import Install
@@ -151,7 +151,7 @@ def test_an_export_moves_everything(source: tuple[Fleet, BackgroundJobs], target
     lines, part = file.read_bytes().splitlines(keepends=True), tmp_path / "part.jsonl"
     part.write_bytes(b"".join(lines[:7]))
     assert "the file ends before its last line" in refusal(target, part)
-    assert run_import(target, file)[-1].startswith("already here: ")
+    assert run_import(target, file)[-1].startswith("already stored: ")
     with run_background_jobs(target) as jobs:
         moved = ServerProcess(tmp_path / "moved", {"SHM_DB_DSN": target})
         moved.start()
@@ -163,7 +163,7 @@ def test_an_export_moves_everything(source: tuple[Fleet, BackgroundJobs], target
             assert_series_match_oracle(moved, target, periods=("30d",))
             assert run_import(target, file) == [
                 "imported 0 applications, 0 installs and 0 snapshots",
-                "already here: 5 installs and 8 snapshots",
+                "already stored: 5 installs and 8 snapshots",
             ]
             for install, status in zip(fleet.installs, (202, 403, 202, 202), strict=True):
                 install.url = moved.url
@@ -213,7 +213,7 @@ def check_days_are_not_mixed(target: str, file: Path, kinds: list[str]) -> None:
     before = read_tables(target)["series_days"]
     assert select_column(target, "SELECT count(*) FROM series_days") == [days]
     other.write_text(re.sub('"database":"[0-9a-f]+"', f'"database":"{"0" * 64}"', file.read_text()))
-    skipped = f"skipped {days} daily values of applications that already have a history here, or do not exist here"
+    skipped = f"skipped {SKIPPED_DAYS}: {days}"
     assert skipped in run_import(target, other)
     assert read_tables(target)["series_days"] == before
     execute(target, "UPDATE applications SET days_source = NULL")  # the days are its own
@@ -328,19 +328,19 @@ def test_records_that_no_install_could_have_sent_are_skipped(
     lines.append({"type": "end", "records": len(lines)})
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     summary, *skipped = run_import(target, file)
-    assert summary == "imported 1 applications, 2 installs and 1 snapshots"
+    assert summary == "imported 1 application, 2 installs and 1 snapshot"
     assert skipped == [
-        "imported 1 daily values of charts from before the oldest snapshot",
-        "skipped 1 daily values of applications that already have a history here, or do not exist here",
-        "skipped 3 daily values that are of no midnight before the end of the history",
-        "skipped 1 daily values without a history before them",
-        "skipped 2 installs with an invalid key or text",
-        "skipped 1 snapshots of installs that are pending here",
-        "skipped 1 snapshots of installs that are skipped or not in the file before them",
-        "skipped 1 snapshots of the future or of no time",
-        "skipped 1 snapshots older than SHM_RETENTION",
-        "skipped 1 snapshots that are refused (nul_character)",
-        "skipped 1 snapshots that are refused (too_deep)",
+        "imported 1 daily value of charts from before the oldest snapshot",
+        "skipped daily values of applications that already have a history on this server, or do not exist on it: 1",
+        "skipped daily values that are of no midnight before the end of the history: 3",
+        "skipped daily values without a history before them: 1",
+        "skipped installs with an invalid key or text: 2",
+        "skipped snapshots of installs that are pending on this server: 1",
+        "skipped snapshots of installs that are skipped or not in the file before them: 1",
+        "skipped snapshots of the future or of no time: 1",
+        "skipped snapshots older than SHM_RETENTION: 1",
+        "skipped snapshots that are refused (nul_character): 1",
+        "skipped snapshots that are refused (too_deep): 1",
     ]
     assert select_column(
         target, "SELECT instance_id FROM instances WHERE last_seen_at <= now() AND status = 'active'"

@@ -150,11 +150,11 @@ def test_a_hostile_database_stops_no_import(original: str, database: str) -> Non
     done = run_shm("import", "--from-dsn", original, SHM_DB_DSN=database)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     summary, *skipped = done.stdout.splitlines()
-    assert summary == "imported 2 applications, 3 installs and 1 snapshots"
+    assert summary == "imported 2 applications, 3 installs and 1 snapshot"
     expected = Counter(reason for reason in HOSTILE.values() if reason)
     expected["applications with an invalid name"] += 1099
     expected["installs with the ID of another one"] += 1  # two applications have the ID of the first install's
-    assert sorted(skipped) == sorted(f"skipped {count} {reason}" for reason, count in expected.items())
+    assert sorted(skipped) == sorted(f"skipped {reason}: {count}" for reason, count in expected.items())
     with admin_cursor(database) as cursor:
         cursor.execute("SELECT slug, stars, github_url, logo_url, created_at <= now() FROM applications ORDER BY slug")
         applications = cursor.fetchall()
@@ -192,17 +192,17 @@ def test_the_installs_of_the_original_go_on_reporting(
     assert (first.returncode, first.stdout.splitlines()) == (
         0,
         [
-            "imported 1 applications, 3 installs and 21 snapshots",
-            "skipped 1 installs that never proved their key",
-            "skipped 1 installs with an invalid key or text",
-            "skipped 1 snapshots of installs that are revoked or skipped",
-            "skipped 1 snapshots older than SHM_RETENTION",
+            "imported 1 application, 3 installs and 21 snapshots",
+            "skipped installs that never proved their key: 1",
+            "skipped installs with an invalid key or text: 1",
+            "skipped snapshots of installs that are revoked or skipped: 1",
+            "skipped snapshots older than SHM_RETENTION: 1",
         ],
     ), first.stderr
     again = run_shm(*command, SHM_DB_DSN=database).stdout.splitlines()
     assert again[:2] == [
         "imported 0 applications, 0 installs and 0 snapshots",
-        "already here: 3 installs and 21 snapshots",
+        "already stored: 3 installs and 21 snapshots",
     ]
     server = serve()
     items = {item["instance_id"]: item for item in server.get(f"instances?app={OLD_SLUG}").json()}
