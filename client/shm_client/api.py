@@ -8,7 +8,7 @@ import asyncio
 import re
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, date, datetime, timedelta
 from types import TracebackType
@@ -38,6 +38,7 @@ from .model import (
     decode,
     keep_unchanged,
 )
+from .request_texts import RequestTexts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,14 +53,7 @@ RESPONSE_TIMEOUT_S = 20.0  # the first page of a large fleet on a busy machine t
 APPLICATIONS_PAGE_SIZE = 1000  # the server's maximum
 INSTANCES_PAGE_SIZE = 1000  # the server's maximum
 MAX_APPLICATIONS = 5000  # bounds memory and requests; no list of applications is readable beyond it
-MAX_KEYS = 100  # metric keys in one request
-MAX_KEYS_QUERY_CHARS = 4000  # proxies refuse longer URLs
 MIN_CLOCK_OFFSET_S = 2.0  # the Date header has whole seconds, so smaller offsets are noise
-
-METRICS = "metrics."  # before a metric's key
-CONDITION = re.compile(
-    r"(?P<prefix>metrics\.)?(?P<quote>\"?)(?P<key>.*?)(?P=quote)(?P<operator>>=|<=|!=|[<>=:])(?P<value>.*)", re.DOTALL
-)
 
 T = TypeVar("T")
 
@@ -78,7 +72,7 @@ class Api:
         self._open_requests: Counter[httpx.AsyncClient] = Counter()
         self._request_tasks: set[asyncio.Task[httpx.Response]] = set()  # ended by `aclose`
         self.sanitize = sanitize
-        self.restore = restore
+        self._texts = RequestTexts(restore)
         self._connect(server, token)
 
     def connect(self, server: str, token: str) -> None:
@@ -150,7 +144,7 @@ class Api:
 
     async def filtered_kpis(self, slug: str, conditions: Sequence[str]) -> Kpis:
         """The KPIs over the instances that match conditions. The server reads all of these: not for every key press."""
-        query = urlencode({"where": list(map(self._restore_condition, conditions))}, doseq=True)
+        query = urlencode({"where": self._texts.conditions(conditions)}, doseq=True)
         return self._decode(await self._get(f"{application_path(slug)}/kpis?{query}"), Kpis)
 
     async def past_kpis(self, slug: str, at: date) -> PastKpis:
@@ -159,7 +153,7 @@ class Api:
 
     async def version_rank(self, version: str) -> str:
         """The rank that the server computes for this version, as in `Instance.version_rank`."""
-        response = await self._get(f"{API_PATH}/version-rank?{urlencode({'version': self.restore(version)})}")
+        response = await self._get(f"{API_PATH}/version-rank?{urlencode({'version': self._texts.restore(version)})}")
         ranked: RankedVersion = self._decode(response, RankedVersion)
         return ranked.version_rank
 
@@ -167,9 +161,7 @@ class Api:
         """Descriptions of these keys, or of the keys that most instances send; over all applications without `slug`."""
         parameters = {"app": slug} if slug else {}
         queries = (
-            [parameters]
-            if keys is None
-            else [parameters | {"keys": _as_lists(batch)} for batch in _split_into_batches(map(self.restore, keys))]
+            [parameters] if keys is None else [parameters | {"keys": batch} for batch in self._texts.key_batches(keys)]
         )
         descriptions: list[MetricKey] = []
         for query in queries:
@@ -183,7 +175,7 @@ class Api:
 
     async def find_instances(self, text: str, limit: int) -> list[Instance]:
         """Up to `limit` instances of all applications with this text in ID, version, environment or mode."""
-        return (await self.next_page(urlencode({"q": self.restore(text), "limit": limit}))).instances
+        return (await self.next_page(urlencode({"q": self._texts.restore(text), "limit": limit}))).instances
 
     async def count_instances(self, slug: str | None, conditions: Sequence[str]) -> int:
         """The exact number of instances of an application, or of all, that match conditions, as in docs/api.md."""
@@ -225,20 +217,18 @@ class Api:
         """Instances by the values of a column or metric, and another metric's aggregate and spread for each value."""
         spread = {"spread": "true"} if with_spread else {}
         query = urlencode(
-            {"by": self._restore_name(by), **({"metric": self.restore(metric)} if metric else {}), **spread}
+            {"by": self._texts.name(by), **({"metric": self._texts.restore(metric)} if metric else {}), **spread}
         )
         return self._decode(await self._get(f"{application_path(slug)}/breakdown?{query}"), Breakdown)
 
     async def histogram(self, slug: str, metric: str) -> Histogram:
         """Instances of an application by the size of their value of a number."""
-        path = f"{application_path(slug)}/histogram?{urlencode({'metric': self.restore(metric)})}"
+        path = f"{application_path(slug)}/histogram?{urlencode({'metric': self._texts.restore(metric)})}"
         return self._decode(await self._get(path), Histogram)
 
     async def series(self, slug: str, period: Period, keys: Iterable[str], at: date | None = None) -> MetricSeries:
         """Metrics of an application over a period up to now or `at`."""
-        query = urlencode(
-            {"period": period, "keys": _as_lists(map(_quote_key, map(self.restore, keys))), **_past(at)}, doseq=True
-        )
+        query = urlencode({"period": period, "keys": self._texts.keys(keys), **_past(at)}, doseq=True)
         return self._decode(await self._get(f"{API_PATH}/metrics/{quote(slug, safe='')}?{query}"), MetricSeries)
 
     async def instance(self, instance_id: str) -> Instance:
@@ -276,7 +266,7 @@ class Api:
         """
         sort, order = sorting
         return await self.next_page(
-            self._list_query(slug, conditions, sort=self._restore_name(sort), order=order, limit=limit, **place)
+            self._list_query(slug, conditions, sort=self._texts.name(sort), order=order, limit=limit, **place)
         )
 
     async def next_page(self, query: str) -> Page:
@@ -309,21 +299,8 @@ class Api:
 
     def _list_query(self, slug: str | None, conditions: Sequence[str], **parameters: object) -> str:
         """The query of a list of an application's instances, or of all (None), that match conditions."""
-        where = list(map(self._restore_condition, conditions))
+        where = self._texts.conditions(conditions)
         return urlencode({**parameters, "where": where, **({"app": slug} if slug else {})}, doseq=True)
-
-    def _restore_name(self, name: str) -> str:
-        """A column, or a metric's key with or without its prefix."""
-        prefix = METRICS if name.startswith(METRICS) else ""
-        return prefix + self.restore(name.removeprefix(prefix))
-
-    def _restore_condition(self, condition: str) -> str:
-        """A condition with the key and the value that the server has."""
-        match = CONDITION.fullmatch(condition)
-        if match is None:
-            return condition
-        prefix, quote_mark, key = match["prefix"] or "", match["quote"] or "", match["key"]
-        return f"{prefix}{quote_mark}{self.restore(key)}{quote_mark}{match['operator']}{self.restore(match['value'])}"
 
     async def _get(self, path: str) -> httpx.Response:
         response = await self._send("GET", path)
@@ -407,40 +384,6 @@ def _past(at: date | None) -> dict[str, str]:
 def application_path(slug: str) -> str:
     """The path of an application."""
     return f"{API_PATH}/applications/{quote(slug, safe='')}"
-
-
-def _quote_key(key: str) -> str:
-    """A key as an item of a list with commas."""
-    return '"' + key.replace('"', '""') + '"' if "," in key else key
-
-
-def _as_lists(items: Iterable[str]) -> list[str]:
-    """The values of a list parameter with these items.
-
-    An item that only begins with a double quote has a value of its own: in a list, the next quote might close it.
-    """
-    joined: list[str] = []
-    alone: list[str] = []
-    for item in items:
-        (alone if item.startswith('"') and "," not in item else joined).append(item)
-    return [*([",".join(joined)] if joined or not alone else []), *alone]
-
-
-def _split_into_batches(keys: Iterable[str]) -> Iterator[list[str]]:
-    """The keys as items of lists, each of which fits into the query of one request."""
-    batch: list[str] = []
-    size = 0
-    for key in map(_quote_key, keys):
-        length = len(quote(key)) + len("&keys=")
-        if length > MAX_KEYS_QUERY_CHARS:
-            continue
-        if batch and (len(batch) == MAX_KEYS or size + length > MAX_KEYS_QUERY_CHARS):
-            yield batch
-            batch, size = [], 0
-        batch.append(key)
-        size += length
-    if batch:
-        yield batch
 
 
 def _next_page_query(response: httpx.Response, relation: str = "next") -> str | None:
