@@ -193,6 +193,7 @@ class Client(Controls):
                 self._worker = worker
                 self._is_started = self._components.may_keep_counts = True
                 worker.start()
+                self._components.write_counters()  # what was counted before: the process may end at once
                 if self._stops != stops:  # a signal handler or another thread called `stop` meanwhile
                     self._is_started = False
                     worker.request_stop()

@@ -108,6 +108,11 @@ class Components:
         if self.counters is not None:
             self.counters.refresh()
 
+    def write_counters(self) -> None:
+        """Stores what was counted while nothing could be stored."""
+        if self.counters is not None:
+            self.counters.write()
+
     def create_worker(
         self, report: "Callable[[float], Outcome]", first_report_after: float | None, first_check_after_s: float
     ) -> "Worker":

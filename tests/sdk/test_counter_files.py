@@ -51,6 +51,20 @@ def test_a_damaged_counter_file_loses_no_count(scripted_server: ScriptedServer, 
     assert report(scripted_server, tmp_path, damage) == {"exports": 4, "open_now": 7}
 
 
+def test_what_was_counted_before_the_start_is_stored_by_it(scripted_server: ScriptedServer, tmp_path: Path) -> None:
+    """The process may end before its thread has run."""
+    program = """
+import os, sys, shm_sdk
+telemetry = shm_sdk.Client(sys.argv[1], "Ledger", "1", data_dir=sys.argv[2], collect_system_metrics=False)
+telemetry.counter("exports").inc(3)
+telemetry.start()
+os._exit(0)
+"""
+    run_host(program, scripted_server.url, tmp_path / "data")
+    run_host(program.replace("os._exit(0)", "telemetry.report_now(60)"), scripted_server.url, tmp_path / "data")
+    assert scripted_server.requests[-1].json["metrics"] == {"exports": 6}
+
+
 TRUNCATED_AGAIN_AND_AGAIN = """
 truncating = subprocess.Popen([sys.executable, "-c", f'''
 import os, time
