@@ -5,8 +5,9 @@ changes nothing. An instance that a complete list does not contain is gone. For 
 its application's slug and three numbers.
 """
 
-from dataclasses import dataclass
 from heapq import nsmallest
+
+import msgspec
 
 from .errors import TooManyInstancesError
 from .model import Instance
@@ -15,8 +16,7 @@ MAX_INSTANCES = 1_000_000  # about 300 bytes each; the largest fleet that one se
 EVICTION_SLACK = 500  # instances kept beyond `newest`, so that the longest unseen ones are evicted in bulk
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, gc=False):  # there are thousands, which are in no cycle
     cursor: int
     generation: int  # the number of the list during or after which the instance was last listed or changed
     app: str

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from .errors import InvalidResponseError
-from .model import Instance, Kpis, Sanitizer, decode, keep_unchanged
+from .model import Instance, Kpis, Sanitizer, decode, decode_plain, keep_unchanged
 
 
 class HelloMessage(msgspec.Struct, frozen=True, tag="hello"):
@@ -46,6 +46,9 @@ MESSAGE_TYPES = frozenset({"hello", "instance", "removed", "kpis", "resync"})
 
 def decode_message(text: bytes | str, sanitize: Sanitizer = keep_unchanged) -> Message | None:
     """One message of the feed, or None for a type that a newer server added. Raises InvalidResponseError."""
+    plain: Message | None = decode_plain(text, Message, sanitize)
+    if plain is not None:
+        return plain
     members: dict[str, Any] = decode(text, dict[str, Any], sanitize)
     message_type = members.get("type")
     if not isinstance(message_type, str) or message_type not in MESSAGE_TYPES:

@@ -6,17 +6,19 @@ server adds are ignored.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any, TypeVar
+from functools import cache
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
 from .errors import InvalidResponseError
+from .plain_json import MAX_INT_DIGITS, is_plain
 
 MAX_EXPONENT = 1000  # the server accepts the range of a double, 324; sums of such values are hardly longer
-MAX_INT_DIGITS = 80  # longer integers become Decimal, whose conversion is linear; Python's int() is quadratic
 
 # A leaf of the metrics object. Lists are stored and shown, never aggregated.
 Value = int | Decimal | bool | str | list[Any] | None
@@ -25,8 +27,17 @@ Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]  # a naive datetime canno
 
 T = TypeVar("T")
 
-# Applied to a JSON value before it is decoded. A terminal program removes control characters from strings here.
-Sanitizer = Callable[[object], object]
+
+class Sanitizer(Protocol):
+    """Applied to a JSON value before it is decoded. A terminal program removes control characters from strings here."""
+
+    @property
+    def keeps_plain_text(self) -> bool:
+        """Whether it need not see texts that are plain (`plain_json`): it would change nothing in them."""
+
+    def __call__(self, value: object) -> object:
+        """The value with every string in it sanitized."""
+
 
 # Applied to keys and values in a request: the text that the server has, of one that the sanitizer changed.
 Restorer = Callable[[str], str]
@@ -124,7 +135,7 @@ class BulkChange(msgspec.Struct, frozen=True):
     finished_at: Timestamp | None = None
 
 
-class Instance(msgspec.Struct, frozen=True):
+class Instance(msgspec.Struct, frozen=True, gc=False):  # a table holds thousands, which are in no cycle
     """One install, as `GET instances` and the feed send it. `metrics` is the object of its current snapshot."""
 
     instance_id: str
@@ -287,9 +298,14 @@ class PastKpis(msgspec.Struct, frozen=True):
     flags: list[Flag] = []
 
 
-def keep_unchanged(value: object) -> object:
-    """The sanitizer of a program that uses strings as the installs sent them."""
-    return value
+class _Unchanged:
+    keeps_plain_text = True
+
+    def __call__(self, value: object) -> object:
+        return value
+
+
+keep_unchanged = _Unchanged()  # the sanitizer of a program that uses strings as the installs sent them
 
 
 def decode(body: bytes | str, expected_type: type[T] | Any, sanitize: Sanitizer = keep_unchanged) -> T:
@@ -297,12 +313,31 @@ def decode(body: bytes | str, expected_type: type[T] | Any, sanitize: Sanitizer 
 
     Raises InvalidResponseError if the body is not JSON or not of that type.
     """
+    plain: T | None = decode_plain(body, expected_type, sanitize)
+    if plain is not None:
+        return plain
     try:
         value = sanitize(json.loads(body, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_reject))
         decoded: T = msgspec.convert(value, expected_type)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise InvalidResponseError(f"the server sent an invalid response: {error}") from error
     return decoded
+
+
+def decode_plain(body: bytes | str, expected_type: type[T] | Any, sanitize: Sanitizer) -> T | None:
+    """The same for a plain body of that type, ten times as fast; None for any other body."""
+    if sanitize.keeps_plain_text and body.isascii():
+        text = body if isinstance(body, bytes) else body.encode()
+        if is_plain(text):
+            with suppress(ValueError, RecursionError, msgspec.MsgspecError):
+                decoded: T = _decoder(expected_type).decode(text)  # type: ignore[arg-type] # types are hashable
+                return decoded
+    return None
+
+
+@cache
+def _decoder(expected_type: Any) -> "msgspec.json.Decoder[Any]":
+    return msgspec.json.Decoder(expected_type, float_hook=_parse_float)
 
 
 def flatten_metrics(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:

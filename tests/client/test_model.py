@@ -17,7 +17,8 @@ from shm_client.messages import (
     ResyncMessage,
     decode_message,
 )
-from shm_client.model import MAX_EXPONENT, MAX_INT_DIGITS, Instance, Kpi, decode, flatten_metrics
+from shm_client.model import MAX_EXPONENT, Instance, Kpi, decode, flatten_metrics
+from shm_client.plain_json import MAX_INT_DIGITS
 
 
 def decode_metrics(text: str) -> dict[str, Any]:
@@ -93,8 +94,57 @@ def test_an_invalid_response_raises_one_sentence(body: bytes) -> None:
 def test_strings_are_unchanged_without_a_sanitizer() -> None:
     body = json.dumps({"instance_id": "a", "status": "active", "app_name": "L\x1b[2J"})
     sent: Instance = decode(body, Instance)
-    sanitized: Instance = decode(body, Instance, lambda value: {"instance_id": "b", "status": str(type(value))})
+    sanitized: Instance = decode(body, Instance, Replacing())
     assert (sent.app_name, sanitized) == ("L\x1b[2J", Instance("b", "<class 'dict'>"))
+
+
+class Replacing:
+    """A sanitizer that returns another value for every one."""
+
+    keeps_plain_text = False
+
+    def __call__(self, value: object) -> object:
+        return {"instance_id": "b", "status": str(type(value))}
+
+
+def test_a_plain_body_is_sanitized_if_the_sanitizer_asks_for_it() -> None:
+    body = '{"instance_id": "a", "status": "active"}'
+    assert decode(body, Instance, Replacing()) == Instance("b", "<class 'dict'>")
+
+
+NUMBERS = st.integers() | st.decimals(allow_nan=False, allow_infinity=False) | st.integers(10**78, 10**83)
+TEXTS = st.text(st.characters(max_codepoint=300)) | st.sampled_from(["}", "x" * 1024, "x" * 1025, "\\", '"'])
+LEAVES = st.none() | st.booleans() | TEXTS | NUMBERS.map(lambda number: Number(f"{number}"))
+METRICS = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3))
+
+
+class Number(str):
+    """The digits of a number, which `to_json` writes as they are."""
+
+
+def to_json(value: object) -> str:
+    """A JSON text without escapes where it can be."""
+    if isinstance(value, Number):
+        return value
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{to_json(key)}: {to_json(inner)}" for key, inner in value.items()) + "}"
+    return f"[{', '.join(map(to_json, value))}]" if isinstance(value, list) else json.dumps(value, ensure_ascii=False)
+
+
+class Passing:
+    """A sanitizer that changes nothing, and that no value passes by."""
+
+    keeps_plain_text = False
+
+    def __call__(self, value: object) -> object:
+        return value
+
+
+@given(st.dictionaries(TEXTS, METRICS, max_size=4))
+def test_a_plain_body_is_decoded_like_any_other(metrics: dict[str, object]) -> None:
+    instance = f'{{"instance_id": "a", "status": "active", "metrics": {to_json(metrics)}}}'
+    body = f'{{"type": "instance", "cursor": 1, "instance": {instance}}}'
+    assert repr(decode_message(body)) == repr(decode_message(body, Passing()))
 
 
 def test_additions_of_a_newer_server_are_ignored() -> None:

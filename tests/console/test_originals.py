@@ -64,10 +64,10 @@ async def test_no_text_of_an_install_directs_a_change_elsewhere(ledger: ServerPr
 def test_a_text_that_needs_no_sanitizing_remains_itself() -> None:
     """An install cannot take a key from others by another one that looks the same."""
     originals = Originals()
-    assert originals.sanitize(["a\tb", "c\u202e"]) == ["a b", "c�"]
+    assert originals(["a\tb", "c\u202e"]) == ["a b", "c�"]
     assert (originals.restore("a b"), originals.restore("c�")) == ("a\tb", "c\u202e")
-    originals.sanitize(["a b", "a\tb"])
+    originals(["a b", "a\tb"])
     assert originals.restore("a b") == "a b"
-    assert originals.sanitize("4\u200d") == originals.restore("4") == "4"
-    originals.sanitize([f"{number}\x1b" for number in range(MAX_ORIGINALS)])
+    assert originals("4\u200d") == originals.restore("4") == "4"
+    originals([f"{number}\x1b" for number in range(MAX_ORIGINALS)])
     assert originals.restore("c�") == "c�", "the oldest are forgotten"

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from shm_client.model import Instance, decode
+from shm_client.plain_json import is_plain
 from shm_tui.command import make_client
 from shm_tui.text.cells import cut, fit
+from shm_tui.text.originals import Originals
 from shm_tui.text.sanitizing import (
     ELLIPSIS,
     MAX_CACHED_CHARS,
@@ -220,3 +222,41 @@ def test_the_consoles_client_sanitizes_values_and_keys() -> None:
     body = json.dumps({"instance_id": "a", "status": "active", "app_name": "L\x1b[2J", "metrics": {"k\u202e": "v\x07"}})
     instance: Instance = decode(body, Instance, make_client("http://127.0.0.1:1", "token").sanitize)
     assert (instance.app_name, instance.metrics) == (f"L{REPLACEMENT}[2J", {f"k{REPLACEMENT}": f"v{REPLACEMENT}"})
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(st.characters(max_codepoint=127)) | hostile,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | hostile, inner, max_size=3),
+)
+
+
+@given(JSON)
+def test_sanitizing_changes_no_value_of_a_plain_text(value: object) -> None:
+    if is_plain(json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass")):
+        assert sanitize_json(value) == value
+
+
+@pytest.mark.parametrize("length", [MAX_CHARS, MAX_CHARS + 1])
+@pytest.mark.parametrize("depth", [1, MAX_DEPTH, MAX_DEPTH + 1])
+def test_long_and_deep_values_are_not_plain(length: int, depth: int) -> None:
+    value: object = "x" * length
+    for level in range(depth):
+        value = [value] if level % 2 else {"k": value}
+    assert is_plain(json.dumps(value).encode()) == (sanitize_json(value) == value)
+
+
+@pytest.mark.parametrize("text", ["L\x1b", "a\x7f", "L\u202e", '"', "}", "日", "x]"])
+def test_texts_that_may_have_to_be_sanitized_are_not_plain(text: str) -> None:
+    assert not is_plain(json.dumps([text], ensure_ascii=False).encode())
+    assert is_plain(b'{"type": "kpis", "kpis": [{"key": "mail.sent", "value": -0.5e3}], "flags": []}')
+
+
+def test_a_plain_text_that_another_text_looks_like_stays_known() -> None:
+    """Then requests name the plain one, which every later response may have."""
+    originals = Originals()
+    originals(["prod\u202e", "\u00e9 1", "tail "])
+    assert originals.keeps_plain_text
+    originals(["two\tmails"])
+    assert (originals.restore("two mails"), originals.keeps_plain_text) == ("two\tmails", False)
+    originals(["two mails"])
+    assert originals.restore("two mails") == "two mails"

@@ -38,7 +38,7 @@ class Target:
 def make_client(server: str, token: str) -> Client:
     """A client that sanitizes every string of the server's responses."""
     originals = Originals()
-    return Client(server, token, sanitize=originals.sanitize, restore=originals.restore)
+    return Client(server, token, sanitize=originals, restore=originals.restore)
 
 
 def first_target(

@@ -4,7 +4,7 @@ Columns pinned to the left or the right are always visible. The scrolling column
 line from `first` on. Remaining space widens the visible ones.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shm_tui.model.column_heads import head_width
@@ -109,14 +109,22 @@ class ColumnLayout:
             self._placed = place_columns(self.columns, self._widths, self._line_width, self._first)
         return self._placed
 
-    def widen(self, rows: Sequence[Row], clock: Clock) -> bool:
-        """Widens columns to their cells in `rows`, within their bounds. Columns never shrink. True if any grew."""
+    def widen(self, cells: Iterable[tuple[Row, Collection[str]]], clock: Clock) -> bool:
+        """Widens columns to cells, within their bounds. Columns never shrink. True if any grew.
+
+        `cells` are rows, each with the IDs of its columns to measure; none for all of them.
+        """
+        growing = {each.id: each for each in self.columns if self._widths.get(each.id, 0) < each.max_width}
+        needed = {column_id: head_width(column.label.upper()) for column_id, column in growing.items()}
+        for row, column_ids in cells:
+            for column_id in column_ids or growing:
+                if (column := growing.get(column_id)) is not None:
+                    needed[column_id] = max(needed[column_id], cell_width(column.text(row, clock)))
         has_grown = False
-        for column in self.columns:
-            needed = max(_cell_widths(column, rows, clock), default=0)
-            width = max(column.min_width, min(column.max_width, needed))
-            if width > self._widths.get(column.id, 0):
-                self._widths[column.id] = width
+        for column_id, column in growing.items():
+            width = max(column.min_width, min(column.max_width, needed[column_id]))
+            if width > self._widths.get(column_id, 0):
+                self._widths[column_id] = width
                 self._placed = None
                 has_grown = True
         return has_grown
@@ -150,9 +158,3 @@ class ColumnLayout:
 
     def _scrolling(self) -> list[Column]:
         return _with_pinning(self.columns, Pinning.NONE)
-
-
-def _cell_widths(column: Column, rows: Sequence[Row], clock: Clock) -> Iterable[int]:
-    yield head_width(column.label.upper())
-    for row in rows:
-        yield cell_width(column.text(row, clock))

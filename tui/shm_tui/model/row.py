@@ -1,18 +1,18 @@
 """A row of the table: an instance with its metrics, and the short form of a metric's value."""
 
-from dataclasses import dataclass, field
 from decimal import Decimal
+
+import msgspec
 
 from shm_client.model import Instance, Value, flatten_metrics
 from shm_tui.text.formatting import UNKNOWN, compact
 
 
-@dataclass(slots=True)
-class Row:
+class Row(msgspec.Struct, gc=False):  # a table holds thousands, which are in no cycle
     """An instance with its metrics flattened to one level: `mail.sent` is a key."""
 
     instance: Instance
-    metrics: dict[str, Value] = field(init=False)
+    metrics: dict[str, Value] = {}
     search_text: str | None = None  # all texts of the row, case-folded; computed by the first search
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from decimal import Decimal
 from heapq import nsmallest
 
 from shm_client import Instance
+from shm_client.model import Value
 from shm_tui.model.columns import METRIC_PREFIX, SEEN, TEXT_COLUMNS, Column, SortKey
 from shm_tui.model.filter import MATCH_ALL, Filter
 from shm_tui.model.row import Row
@@ -127,7 +128,7 @@ class RowStore:
         for instance in loaded:
             if instance.instance_id not in self.rows:  # also while paused: the user has moved there
                 row = self.rows[instance.instance_id] = Row(instance)
-                self._count_keys(row, +1)
+                self._count_keys(None, row)
         ids = [each for each in ids if each in self.rows]
         released = self.keep(loaded, ids)
         self._next_window = ids, first_index, total
@@ -185,8 +186,7 @@ class RowStore:
         order_changed = self.filter.is_time_dependent
         for key, change in pending.items():
             old, new = self.rows.get(key), change.row
-            self._count_keys(old, -1)
-            self._count_keys(new, +1)
+            self._count_keys(old, new)
             if new is None:
                 self.rows.pop(key, None)
                 self._sort_keys.pop(key, None)
@@ -277,8 +277,21 @@ class RowStore:
             self.visible_ids.remove(key)
             self._total -= 1
 
-    def _count_keys(self, row: Row | None, delta: int) -> None:
-        for key, value in row.metrics.items() if row else ():
+    def _count_keys(self, old: Row | None, new: Row | None) -> None:
+        """Counts the keys of a row in place of those of its former state. Most changes are of values alone."""
+        before, after = old.metrics if old else {}, new.metrics if new else {}
+        if before.keys() != after.keys():
+            self._add_to_counts(before.items(), -1)
+            self._add_to_counts(after.items(), +1)
+            return
+        for key, value in after.items():
+            former = before[key]
+            if type(former) is not type(value):
+                self._add_to_counts([(key, former)], -1)
+                self._add_to_counts([(key, value)], +1)
+
+    def _add_to_counts(self, metrics: Iterable[tuple[str, Value]], delta: int) -> None:
+        for key, value in metrics:
             if value is not None:
                 _add_to_count(self.key_counts, key, delta)
             if isinstance(value, int | Decimal) and not isinstance(value, bool):
@@ -289,7 +302,7 @@ class RowStore:
         if surplus <= EVICTION_SLACK:
             return False
         for key in nsmallest(surplus, self.rows.keys() - self.kept, key=lambda key: last_seen_ts(self.rows[key])):
-            self._count_keys(self.rows.pop(key), -1)
+            self._count_keys(self.rows.pop(key), None)
             self._sort_keys.pop(key, None)
         return True
 
@@ -321,11 +334,9 @@ def changed_columns(old: Row | None, new: Row) -> set[str]:
     """The IDs of the columns in which `new` differs from `old`; of a new instance, the column of its ID."""
     if old is None:
         return {"instance"}
-    changed = {
-        METRIC_PREFIX + key
-        for key in old.metrics.keys() | new.metrics.keys()
-        if old.metrics.get(key) != new.metrics.get(key)
-    }
+    before, after = old.metrics, new.metrics
+    changed = {METRIC_PREFIX + key for key, value in after.items() if before.get(key) != value}
+    changed |= {METRIC_PREFIX + key for key in before.keys() - after.keys() if before[key] is not None}
     changed |= {column.id for column in TEXT_COLUMNS if _attribute_differs(old, new, column.field)}
     if _attribute_differs(old, new, "status") or _attribute_differs(old, new, "counted"):
         changed.add("state")

@@ -6,18 +6,19 @@ MAX_ORIGINALS = 2_000  # texts that sanitizing changed; the oldest are forgotten
 
 
 class Originals:
-    """Sanitizes JSON values, and remembers what sanitizing changed."""
+    """The sanitizer of a client's responses. It remembers what sanitizing changed."""
 
     def __init__(self) -> None:
         self._raw: dict[str, str | None] = {}  # by sanitized form; None: it is also the raw form of another text
+        self.keeps_plain_text = True  # no plain text that `restore` would change can be such a raw form
 
-    def sanitize(self, value: object) -> object:
+    def __call__(self, value: object) -> object:
         """A JSON value with every string in it sanitized."""
         return sanitize_json(value, clean=self._clean)
 
     def restore(self, text: str) -> str:
         """The text that the server has; of a nested key, each part may have been sanitized on its own."""
-        if text.isascii() and " " not in text:  # such as 4, which another text may look like
+        if _is_its_own_original(text):
             return text
         if text in self._raw:
             return self._raw[text] or text
@@ -31,6 +32,12 @@ class Originals:
         elif len(text) <= MAX_CHARS:
             known = self._raw.pop(clean, text)
             self._raw[clean] = known  # again the newest
+            self.keeps_plain_text = self.keeps_plain_text and (_is_its_own_original(clean) or not clean.isascii())
             if len(self._raw) > MAX_ORIGINALS:
                 del self._raw[next(iter(self._raw))]
         return clean
+
+
+def _is_its_own_original(text: str) -> bool:
+    """Such as 4, which another text may look like."""
+    return text.isascii() and " " not in text

@@ -3,7 +3,7 @@
 The cursor belongs to an instance and not to a line: when rows move, it moves with its instance.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from time import monotonic
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from textual.strip import Strip
 
 from shm_tui.model.column_heads import HEAD_LINES, head_lines
 from shm_tui.model.column_layout import GAP, OVERFLOW_WIDTH, ColumnLayout
-from shm_tui.model.columns import SEEN, Column, Pinning
+from shm_tui.model.columns import INSTANCE, SEEN, Column, Pinning
 from shm_tui.model.row_store import FlushResult, RowStore
 from shm_tui.model.state import Clock, State, state_of
 from shm_tui.text.formatting import UNKNOWN
@@ -78,7 +78,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.clock = clock
         self._column_layout.set_columns(columns)
         self._column_layout.set_line_width(self._line_width)
-        self._widen_columns(key for key in self.store.visible_ids[:MEASURED_ROWS] if key in self.store.rows)
+        self._widen_columns((key, ()) for key in self.store.visible_ids[:MEASURED_ROWS])
         self.update_order()
 
     def update_order(self) -> None:
@@ -114,7 +114,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self._highlights.update((key, (column_ids, end)) for key, column_ids in flush.changed.items())
         if flush.changed:
             call_after(self, HIGHLIGHT_S, self._end_highlights)
-        if self._widen_columns(key for key in flush.changed if key in self.store.rows):
+        if self._widen_columns((key, () if INSTANCE.id in ids else ids) for key, ids in flush.changed.items()):
             self.refresh()
         if flush.is_other_list:
             self._cursor_index, self.cursor_id, self._is_cursor_touched = 0, None, False
@@ -323,10 +323,12 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
             self._styles[name] = style
         return self._styles[name]
 
-    def _widen_columns(self, keys: Iterable[str]) -> bool:
+    def _widen_columns(self, cells: Iterable[tuple[str, Collection[str]]]) -> bool:
+        """Widens columns to cells of these rows; without IDs of columns, to all of a row."""
         if self.clock is None:
             return False
-        return self._column_layout.widen([self.store.rows[key] for key in keys], self.clock)
+        rows = self.store.rows
+        return self._column_layout.widen(((rows[key], ids) for key, ids in cells if key in rows), self.clock)
 
     # The cursor and the view.
 

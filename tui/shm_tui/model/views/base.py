@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Generic, TypeVar
 
 from shm_client import Client, Instance, Kpis
@@ -139,7 +138,10 @@ def to_float(number: Number | None) -> float | None:
     """A number for a chart."""
     if number is None:
         return None
-    return float(max(min(Decimal(number), Decimal(MAX_FLOAT)), Decimal(-MAX_FLOAT)))
+    try:
+        return max(min(float(number), MAX_FLOAT), -MAX_FLOAT)
+    except OverflowError:  # of an int; a larger Decimal is infinite
+        return MAX_FLOAT if number > 0 else -MAX_FLOAT
 
 
 def required_app(place: Place) -> str:
