@@ -45,7 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--keep",
         metavar="DAYS",
         type=_count,
-        help="With --directory: then remove the backups there but the newest of each of the last DAYS days with one.",
+        help="With --directory: keep only the newest backup of each of the last DAYS days that have one. Older backups "
+        "are removed once the new one is complete.",
     )
     add_flags(parser, *database_command.FLAGS)
 

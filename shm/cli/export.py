@@ -63,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--app", metavar="…", help="Only instances of this application (slug or name).")
     parser.add_argument("--q", metavar="…", help="Only instances with this text in ID, version, environment or mode.")
     parser.add_argument("--status", choices=["pending", "active", "revoked"], help="Only instances with this status.")
-    parser.add_argument("--version", metavar="…", help="Only instances with exactly this version.")
+    parser.add_argument("--version", metavar="…", help="Only instances with this release, in any spelling.")
     parser.add_argument("--environment", metavar="…", help="Only instances in exactly this environment.")
     parser.add_argument(
         "--where",

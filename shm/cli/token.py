@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_subcommand(commands, "list", _list, "List all tokens without their secrets, newest first.")
     add = _add_subcommand(commands, "add", _create, "Create a token and print it. It is not shown again.")
-    add.add_argument("name", metavar="NAME", help="The user of the token, for lists.")
+    add.add_argument("name", metavar="NAME", help="A name for lists, such as that of its script.")
     add.add_argument(
         "--role",
         choices=["viewer", "admin"],

@@ -198,6 +198,7 @@ def test_every_setting_except_the_secret_has_a_flag_with_its_reason() -> None:
         assert (f"--{name.replace('_', '-')} " in help_text) == (name not in {"admin_token", "github_token"})
         if spec.has_flag:
             assert " ".join(spec.reason.split()) in help_text
+    assert "Default: ." not in help_text
 
 
 def test_every_setting_has_a_row_with_its_flag_default_and_reason() -> None:

@@ -54,7 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "else, for a server on this machine, admin.token in its data directory. Others on this machine can see a "
         "command line: prefer the environment.",
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="Where admin.token is. Default: SHM_DATA_DIR, else its own.")
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="The directory of admin.token. Default: SHM_DATA_DIR, else that of the server.",
+    )
     parser.add_argument("--app", metavar="SLUG", help="The first application to show.")
     parser.add_argument(
         "--view",

@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="Directory of the database, the identities and the logs. Default: %(default)s.",
     )
     parser.add_argument("--view", metavar="PLACE", default="", help="The console's first place, such as fleet.")
-    parser.add_argument("--screenshot", type=Path, metavar="FILE.svg", help="Only save a picture of the console.")
+    parser.add_argument("--screenshot", type=Path, metavar="FILE.svg", help="Save a picture of the console and exit.")
 
 
 def run(args: argparse.Namespace) -> int:

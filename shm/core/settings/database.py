@@ -25,7 +25,7 @@ class DatabaseSettings:
         parse_text,
         None,
         "PostgreSQL to use, as a URL or as key=value pairs. Without one, the server starts an embedded "
-        "PostgreSQL. Put a password into the environment and not into the flag: other users see command "
+        "PostgreSQL. Put a password into the environment and not into the flag: other users can see command "
         "lines.",
         is_secret=True,
     )

@@ -12,7 +12,7 @@ def add_flags(parser: argparse.ArgumentParser, *only: str, settings: type[Settin
     for name, spec in setting_specs(settings).items():
         if not spec.has_flag or (only and name not in only):
             continue
-        default = f" Default: {spec.default}." if spec.default is not None else ""
+        default = f" Default: {spec.default}." if spec.default else ""
         variables = ", ".join((*spec.variables, *spec.file_variables))
         description = f"{spec.reason}{default} [{variables}]".replace("%", "%%")
         parser.add_argument("--" + name.replace("_", "-"), dest=name, metavar="…", help=description)
