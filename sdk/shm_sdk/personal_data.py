@@ -1,5 +1,7 @@
 """Recognizes texts that identify a person, a machine or an account, so that they are never sent. Pure.
 
+`values.clean_text` drops such values, and `snapshot` such keys.
+
 Each pattern takes a time that grows with the length of the text, whatever the text is.
 
 It errs on the side of dropping: a version of four numbers looks like an IP address, and a whole commit hash like a key.

@@ -1,4 +1,7 @@
-"""Weekly partitions of the snapshots: created ahead of time, dropped once a whole week is past the retention."""
+"""Weekly partitions of the snapshots: created ahead of time, dropped once a whole week is past the retention.
+
+Each start and a background job create them; the job drops them (`shm.server.background_jobs`).
+"""
 
 import logging
 from dataclasses import dataclass

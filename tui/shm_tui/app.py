@@ -16,6 +16,7 @@ from textual.widgets import Input
 from shm_client import Client, Decision
 from shm_client.figures import Period
 from shm_tui.actions import ACTIONS, Action, visible_actions
+from shm_tui.back_control import BackControl
 from shm_tui.buffered_app import BufferedApp
 from shm_tui.config.keys import config_name, with_keys
 from shm_tui.config.settings import Settings
@@ -25,7 +26,6 @@ from shm_tui.filter_control import FilterControl
 from shm_tui.hangup import end_without_terminal
 from shm_tui.help_screen import HelpScreen
 from shm_tui.instance_search import InstanceSearch
-from shm_tui.level_control import LevelControl
 from shm_tui.model.live_session import LiveSession, Overview
 from shm_tui.model.place import DEFAULT_APP, Place, ViewName
 from shm_tui.model.row_store import MAX_ROWS
@@ -95,12 +95,12 @@ class ConsoleApp(BufferedApp):
             switch=self.settings.switch,
         )
         self.commands = PlaceControl(self, self.dashboard)
-        self.levels = LevelControl(self, self.dashboard, self.navigation, self.commands)
+        self.back_control = BackControl(self, self.dashboard, self.navigation, self.commands)
         self.outputs = OutputControl(self, self.dashboard, self.navigation, is_restricted=is_restricted)
         self.decisions = Decisions(client, self.dashboard.footer)
         self.rows = RowActions(self, self.dashboard, self.navigation, self.decisions)
         self.settings.bind(self.navigation, self.decisions)
-        self.drawing.bind(self.navigation, self.levels, self.settings)
+        self.drawing.bind(self.navigation, self.back_control, self.settings)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The colours of bands in themes that have none."""
@@ -245,7 +245,7 @@ class ConsoleApp(BufferedApp):
         place = self.navigation.view.step(count, 0) if self.dashboard.view.has_focus else None
         if place is not None:
             self.navigation.go(place, is_step=False)
-        elif not self.levels.is_prompt_open:
+        elif not self.back_control.is_prompt_open:
             self.dashboard.focused_pane.scroll_columns(count)
 
     def action_application(self, offset: int) -> None:
@@ -375,30 +375,30 @@ class ConsoleApp(BufferedApp):
 
     async def action_back(self) -> None:
         """Goes up one level."""
-        self.levels.back()
+        self.back_control.back()
 
     def action_close(self) -> None:
         """Closes what is on top: the details or the view, else the console."""
-        self.levels.close()
+        self.back_control.close()
 
     def action_interrupt(self) -> None:
         """Cancels the input of the prompt. Elsewhere, a second Ctrl+C ends the console."""
-        self.levels.interrupt()
+        self.back_control.interrupt()
 
     def action_next_pane(self) -> None:
         """Moves the focus from the table to the details and the sidebar. Closes the filter, and completes a place."""
-        self.levels.next_pane()
+        self.back_control.next_pane()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leaves Tab, `/` and `:` to the screens above the main one, and `/` and `:` to an open prompt."""
         if action == "decide":
             return self.is_admin
         if action in ("mark", "unmark"):
-            return self.is_admin and not self.levels.is_prompt_open
+            return self.is_admin and not self.back_control.is_prompt_open
         if action in HOST_ACTIONS:
             return not self.is_restricted
         if action in ("filter", "command", "copy_choice", "export", "json", "sort_choice", "column_choice"):
-            return len(self.screen_stack) == 1 and not self.levels.is_prompt_open
+            return len(self.screen_stack) == 1 and not self.back_control.is_prompt_open
         return action != "next_pane" or len(self.screen_stack) == 1
 
     def action_command_palette(self) -> None:

@@ -5,7 +5,7 @@ from time import monotonic
 
 from textual.app import App
 
-from shm_tui.level_control import LevelControl
+from shm_tui.back_control import BackControl
 from shm_tui.navigation import Navigation
 from shm_tui.settings_control import SettingsControl
 from shm_tui.widgets.dashboard import Dashboard
@@ -26,9 +26,9 @@ class DrawingControl:
         self._drawn_at = -DRAW_INTERVAL_S  # the monotonic time of the last drawing
         self._is_started = False
 
-    def bind(self, navigation: Navigation, levels: LevelControl, settings: SettingsControl) -> None:
+    def bind(self, navigation: Navigation, back_control: BackControl, settings: SettingsControl) -> None:
         """Sets what is drawn, and who asks for another token when the server refuses the present one."""
-        self._navigation, self._levels, self._settings = navigation, levels, settings
+        self._navigation, self._back_control, self._settings = navigation, back_control, settings
 
     def start(self) -> None:
         """Draws from now on: the widgets are mounted."""
@@ -52,7 +52,7 @@ class DrawingControl:
             return
         self.has_changes = False
         navigation = self._navigation
-        if not self._levels.is_prompt_open:
+        if not self._back_control.is_prompt_open:
             self._settings.ask_after_refusal(navigation.session.connection)
         navigation.choose_application()
         if navigation.awaits_application:

@@ -1,5 +1,7 @@
 """The user's choice of columns: which are hidden, which are pinned, their order and their widths.
 
+`arrange` applies it to the columns of `columns.build_columns`.
+
 The names are those of `--columns`: `version`, `invoices_sent`, and `metrics.version` for a metric with the name of a
 column. The state and the ID of an instance are always the first two columns, and `seen` is the last one.
 """

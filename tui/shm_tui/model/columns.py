@@ -1,7 +1,8 @@
-"""The columns of the table: label, pinning, the text of a cell, and the sort key.
+"""The columns of the table and their default order: label, pinning, the text of a cell, and the sort key.
 
 Fixed columns show what every instance has. Metric columns are built from the reported keys: business metrics first,
-and those of the most instances first. The module neither draws nor computes widths.
+and those of the most instances first. `column_choice` then hides, pins and moves them as the user wants, and
+`column_layout` computes widths and which of them fit into a line.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The keys that leave something: a prompt, the details, a view, a filter, an application, at last the console."""
+"""Back, close and interrupt: the keys that leave a prompt, the details, a view, a filter or an application, or quit."""
 
 from time import monotonic
 
@@ -11,7 +11,7 @@ from shm_tui.widgets.dashboard import Dashboard
 QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
 
 
-class LevelControl:
+class BackControl:
     """Leaves what is on top. Nothing is lost: the history of the prompt has every filter that was in effect."""
 
     def __init__(
