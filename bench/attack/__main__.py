@@ -38,6 +38,7 @@ def run(data_dir: Path, rows: int) -> None:
             (f"one erases itself, {rows:,} snapshots", lambda: [attacks.erase_long_history(server, rows)]),
             ("four send invented keys", lambda: attacks.flood_with_keys(server)),
             ("one requests 4 MiB forty times at once", lambda: attacks.disclose_at_once(server)),
+            ("one sends 100 refused backlogs at once", lambda: attacks.send_refused_backlogs(server)),
             ("one sends GET on 400 connections", lambda: [attacks.flood_with_gets(server)]),
         ]
         table = Table(*COLUMNS)

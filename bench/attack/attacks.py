@@ -20,6 +20,8 @@ ATTACKERS = 4  # installs that act at the same time
 DISCLOSURES = 40  # at the same time, of an install with five backlogs of the largest snapshots
 LARGE_MEMBERS, LARGE_TEXTS, TEXT = 15, 60, "x" * 1_000  # of such a backlog, which has almost a mebibyte
 
+REFUSED_BACKLOGS, REFUSED_MEMBERS = 100, 300_000  # at the same time, of almost a mebibyte: more members than allowed
+
 GET_CONNECTIONS, GET_SECONDS = 400, 8  # below the limit of connections of an address; longer than the first burst
 
 # Snapshots of one install, a second apart, as if they had been sent: the rollup processes them.
@@ -101,6 +103,19 @@ def disclose_at_once(server: RunningServer) -> list[Attack]:
     for number in range(BACKLOGS):
         attacker.send_large_snapshots(number)
     return [attacker.disclose for _ in range(DISCLOSURES)]
+
+
+def send_refused_backlogs(server: RunningServer) -> list[Attack]:
+    """An install sends backlogs of the maximum size that take the longest to read, many at once."""
+    attacker = Attacker.register(server)
+    content, headers = attacker.sign({"snapshots": [{}] * REFUSED_MEMBERS})
+
+    def send() -> None:
+        other = replace(attacker, connection=HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S))
+        other.send("/v1/snapshots", content, headers, expected=(400, 408, 429))
+        other.connection.close()
+
+    return [send] * REFUSED_BACKLOGS
 
 
 def erase_long_history(server: RunningServer, rows: int) -> Attack:

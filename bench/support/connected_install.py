@@ -36,9 +36,15 @@ class ConnectedInstall:
 
     def post(self, path: str, body: dict[str, Any], expected: tuple[int, ...] = (200, 201, 202)) -> int:
         """Sends a signed request. Raises InvalidRun for any other status than the expected ones."""
+        return self.send(path, *self.sign(body), expected)
+
+    def sign(self, body: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
+        """The content of a request and its headers."""
         content = json.dumps({"instance_id": self.instance_id, **body}).encode()
-        signature = self.key.sign(content).signature.hex()
-        headers = {"X-Instance-ID": self.instance_id, "X-Signature": signature}
+        return content, {"X-Instance-ID": self.instance_id, "X-Signature": self.key.sign(content).signature.hex()}
+
+    def send(self, path: str, content: bytes, headers: dict[str, str], expected: tuple[int, ...]) -> int:
+        """Sends a request that was signed before. Raises as `post`."""
         self.connection.request("POST", path, content, headers)
         response = self.connection.getresponse()
         answer = response.read()

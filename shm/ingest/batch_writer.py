@@ -34,6 +34,9 @@ MAX_BACKLOGS_PER_INSTANCE = 2
 # that a batch holds the writers' lock grows with them, and every other snapshot waits for it.
 MAX_BATCH_LEAVES = 4_000
 
+# A snapshot of many bytes counts as a leaf for each so many: arrays and long texts take time too, and are no leaves.
+BYTES_PER_LEAF = 256
+
 # The same of a batch with new keys, values or versions, whose statement takes several times as long for each leaf.
 MAX_NEW_KEYS_BATCH_LEAVES = 500
 
@@ -255,7 +258,11 @@ async def _write_weeks(store: Store, batch: Sequence[Snapshot]) -> Sequence[Stor
 
 
 def _limits(settings: Settings, max_leaves: int) -> BatchLimits[Snapshot]:
-    return BatchLimits(settings.queue, settings.batch, weigh=lambda snapshot: len(snapshot.keys), max_weight=max_leaves)
+    return BatchLimits(settings.queue, settings.batch, weigh=_weigh, max_weight=max_leaves)
+
+
+def _weigh(snapshot: Snapshot) -> int:
+    return max(len(snapshot.keys), len(bytes(snapshot.metrics)) // BYTES_PER_LEAF)
 
 
 def _raise_erased(row: StoredRow) -> StoredRow:

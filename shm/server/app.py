@@ -68,6 +68,7 @@ from shm.server.http.dispatcher import make_server
 from shm.server.http.ingest_requests import enforce_body_timeouts
 from shm.server.http.operations import validate_operations
 from shm.server.http.tls import ServerCertificate
+from shm.server.large_bodies import LargeBodies
 from shm.server.prometheus import MetricsExporter
 from shm.server.request_memory import RequestMemory
 from shm.server.services import Services
@@ -226,6 +227,7 @@ async def running_services(
         rate_limiter=RateLimiter(settings),
         connections=connections,
         request_memory=request_memory,
+        large_bodies=LargeBodies(settings),
         write_probe=WriteProbe(database),
         instruments=instruments,
         sampler=GaugeSampler(instruments, database, writer, intake, feed_hub, connections, request_memory, settings),

@@ -34,6 +34,7 @@ from shm.ingest.registry import Registry
 from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.github_stars import GitHubStars
+from shm.server.large_bodies import LargeBodies
 from shm.server.prometheus import MetricsExporter
 from shm.server.request_memory import RequestMemory
 from shm.server.write_probe import WriteProbe
@@ -74,6 +75,7 @@ class Services:
     rate_limiter: RateLimiter
     connections: Connections
     request_memory: RequestMemory
+    large_bodies: LargeBodies
     write_probe: WriteProbe
     instruments: Instruments
     sampler: GaugeSampler

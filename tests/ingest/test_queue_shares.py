@@ -78,6 +78,17 @@ def test_other_writes_take_turns_between_batches_with_new_keys(server: ServerPro
     assert MAX_NEW_KEYS_BATCH_LEAVES < 1_000, "milliseconds for each hundred leaves under the writers' lock"
 
 
+def test_a_batch_has_few_snapshots_with_long_texts(serve: Callable[..., ServerProcess]) -> None:
+    """They have no leaves, and their statement takes long all the same."""
+    server = serve(SHM_MAX_BACKLOG_BODY="8m")
+    install = Install(server.url).enroll({"n": 0})
+    texts = {f"text{number}": "x" * 1_000 for number in range(255)}
+    members = [{"timestamp": ago(each), "metrics": {"n": 1, **texts}} for each in range(8)]
+    with sample_deltas(server) as deltas:
+        assert {each["status"] for each in backlog(install, members).json()["snapshots"]} == {"stored"}
+    assert deltas.by("shm_intake_batch_commit_seconds_count") > 1
+
+
 def test_a_backlog_confirms_the_key_of_a_pending_install_once(server: ServerProcess) -> None:
     install = Install(server.url)
     assert install.register().status_code == 201

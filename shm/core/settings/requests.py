@@ -55,7 +55,8 @@ class RequestSettings:
         parse_size,
         "256m",
         "Size of all requests in memory, together: headers until they are complete, bodies until they are answered. "
-        "Beyond it the longest incomplete one is refused, so that many open uploads cannot fill the memory.",
+        "Beyond it the longest incomplete one is refused, so that many open uploads cannot fill the memory. Bodies of "
+        "more than 4 KiB may use half of it, those of one address an eighth.",
     )
     max_unread: int = setting(
         "SHM_MAX_UNREAD",

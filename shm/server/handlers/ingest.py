@@ -81,6 +81,7 @@ class DataExport(msgspec.Struct):
 
 async def register(services: Services, request: Request) -> Response:
     """Registers an instance. The request is unsigned, or signed with the key in its body."""
+    await request.turn()
     registration = payloads.parse_registration(request.body, services.settings)
     if services.settings.applications and registration.app_slug not in services.settings.applications:
         raise Forbidden("unknown_application", "This server takes no reports of an application of this name.")
@@ -150,8 +151,9 @@ async def backlog(services: Services, request: Request) -> Response:
         rate_limit = services.rate_limiter.check_install(signed.instance_id)
         now, sent = services.database.clock.now(), []
         for member in members:
+            await asyncio.sleep(0)  # other requests are served between two members
+            await request.turn()
             sent.append(payloads.parse_member(member, signed, now, services.settings))
-            await asyncio.sleep(0)  # other requests take their turn: a backlog of the maximum size takes long
         valid = [member for member in sent if not isinstance(member, Refusal)]
         with _count_if_unapproved(services, signed):
             receipts = await services.intake.store_all(valid)
@@ -172,6 +174,7 @@ async def rotate(services: Services, request: Request) -> Response:
     The request may be repeated by an install that did not receive the response.
     """
     headers = _parse_signature_headers(request)
+    await request.turn()
     new_key = payloads.parse_new_public_key(request.body)
     by_new_key = signatures.verify_new_key(headers, new_key, request.body, request.headers.get("X-New-Signature"))
     key = await services.registry.public_key(headers.instance_id, refresh=True)
@@ -257,12 +260,14 @@ async def _verify(services: Services, request: Request) -> SignedBody:
     """
     headers = _parse_signature_headers(request)
     key = await services.registry.public_key(headers.instance_id)
+    await request.turn()
     try:
         return signatures.verify_body(headers, key, request.body)
     except Forbidden:
         newest_key = await services.registry.public_key(headers.instance_id, refresh=True)
         if newest_key == key:
             raise
+        await request.turn()
         return signatures.verify_body(headers, newest_key, request.body)
 
 
@@ -293,11 +298,13 @@ async def _verify_over_budget(services: Services, request: Request, address: byt
         raise limits.failed_too_often(address)
     cached = registry.cached_public_key(headers.instance_id)
     if cached is not None:
+        await request.turn()
         with suppress(Forbidden):
             return signatures.verify_body(headers, cached, request.body)
     key = await registry.deferred_public_key(headers.instance_id, len(request.body))
     if key is None:
         raise limits.failed_too_often(address)
+    await request.turn()
     return signatures.verify_body(headers, key, request.body)
 
 

@@ -6,7 +6,7 @@ Unreadable HTTP and headers over their limit are answered as a problem document 
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
@@ -16,12 +16,12 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from shm.core.errors import Refusal, Unauthorized
+from shm.core.errors import Overloaded, Refusal, Unauthorized
 from shm.server.connections import MAX_CLOSED_AT_ONCE
 from shm.server.http import problems
 from shm.server.http.acceptor import Acceptor
 from shm.server.http.connection import MAX_DISCARDED_BYTES, Connection, body_length, has_body
-from shm.server.http.ingest_requests import Endpoint, IngestRequest
+from shm.server.http.ingest_requests import Endpoint, IngestRequest, turns_key
 from shm.server.http.stream import HEADERS_TOO_LARGE, Stream, closing_response
 from shm.server.http.unauthenticated import UnauthenticatedLimit
 from shm.server.services import Services
@@ -134,6 +134,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         self._stream = cast(Stream, connection.stream)
         self._received = 0
         self._delegate = httputil.HTTPMessageDelegate()  # ignores all calls until the head is read
+        self._turns_key = ""
 
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
@@ -150,6 +151,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
             raise httputil.HTTPInputError("Host")
         endpoint = self._endpoints.get(start_line.path.partition("?")[0])
         limit = UnauthenticatedLimit(self._services, self._connection, headers)
+        self._turns_key = turns_key(limit.address, headers)
         if endpoint is None or start_line.method != "POST":
             refusal = None if self._has_valid_token(headers) else limit.take()
             if refusal is not None:
@@ -210,12 +212,21 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         return self._delegate.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Any:
-        """Passes a chunk of the body on."""
+        """Passes a chunk of the body on. The next one of a large body is read in its turn."""
         self._received += len(chunk)
         if self._received > MAX_DISCARDED_BYTES and self._connection.is_answered:
             self._connection.close_unread()
             return None
-        return self._delegate.data_received(chunk)
+        passed_on = self._delegate.data_received(chunk)
+        return passed_on if self._received < READ_BYTES else self._take_turn(passed_on)
+
+    async def _take_turn(self, passed_on: Awaitable[None] | None) -> None:
+        if passed_on is not None:
+            await passed_on
+        try:
+            await self._services.large_bodies.turn(self._turns_key, self._received)
+        except Overloaded:
+            self._stream.close()
 
     def finish(self) -> None:
         """Passes the end of the body on."""

@@ -25,6 +25,7 @@ from shm.server.http import problems
 from shm.server.http.connection import MAX_DISCARDED_BYTES, body_length, has_body
 from shm.server.http.stream import Stream, render_response
 from shm.server.http.unauthenticated import UnauthenticatedLimit
+from shm.server.large_bodies import LargeBodies
 from shm.server.services import Services
 
 TIMEOUT_CHECK_INTERVAL_S = 0.5  # between two checks of the requests whose body is not complete
@@ -43,9 +44,19 @@ class Request:
     """
 
     headers: httputil.HTTPHeaders
+    large_bodies: LargeBodies
     address: bytes | None = None
     body: bytes = b""
     response_headers: dict[str, str] = field(default_factory=dict)
+
+    async def turn(self) -> None:
+        """Waits for the turn of a large body. Called before the body is worked on, and again after each await."""
+        await self.large_bodies.turn(turns_key(self.address, self.headers), len(self.body))
+
+
+def turns_key(address: bytes | None, headers: httputil.HTTPHeaders) -> str:
+    """Whose large bodies take turns: an address, or an instance where no limit of addresses applies."""
+    return headers.get("X-Instance-ID", "") if address is None else address.hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +127,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Awaitable[None] | None:
         """Starts the request, or refuses it before its body is read."""
-        self._request = Request(headers, self._limit.address)
+        self._request = Request(headers, self._services.large_bodies, self._limit.address)
         self._services.pending_bodies.add(self)
         start_line = cast(httputil.RequestStartLine, start_line)
         self._is_http_1_0 = start_line.version != "HTTP/1.1"
@@ -229,7 +240,8 @@ class IngestRequest(httputil.HTTPMessageDelegate):
 
     async def _handle(self) -> None:
         try:
-            response = await self._endpoint.handle(self._services, self._request)
+            with self._services.large_bodies.in_progress(self._request.address, len(self._request.body)):
+                response = await self._endpoint.handle(self._services, self._request)
             if isinstance(response.body, bytes):
                 await self._finish(response.status, {**JSON, **self._request.response_headers}, response.body)
             else:

@@ -1,0 +1,96 @@
+"""Turns of large bodies: a part of one at a time is received, verified or parsed, with rests, and addresses take turns.
+
+A body of the maximum size takes tens of milliseconds. Without turns, each request would wait for all large bodies that
+arrived before it.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from shm.core.errors import Overloaded, TooManyRequests
+from shm.core.settings import Settings
+from shm.ingest.fair_queue import FairQueue
+
+MIN_BYTES = 4 * 1024  # of a body that takes turns: smaller ones take a fraction of a millisecond
+REST_AFTER_S = 0.005  # of work, as much rest follows: at least half of the time is for other requests
+QUEUED_PER_CONNECTION = 2  # each has one request, and closed ones stay in the queue until their turn
+RETRY_AFTER_S = 5  # of a refused request: about as long as the others take
+
+
+class LargeBodies:
+    """The large bodies of one process. They leave half of the budget of requests in memory to others."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_bytes = settings.max_reading // 2
+        self._max_bytes_per_address = settings.max_reading // 8
+        self._bytes: Counter[bytes | None] = Counter()  # by address
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue(QUEUED_PER_CONNECTION * settings.max_connections)
+        self._is_busy = False
+        self._granted_at = 0.0
+        self._worked_s = 0.0  # since the last rest
+
+    @contextmanager
+    def in_progress(self, address: bytes | None, length: int) -> Iterator[None]:
+        """While a request with a body of this length is handled. Raises TooManyRequests or Overloaded.
+
+        `address` is a keyed hash, and None if no limit of addresses applies.
+        """
+        if length < MIN_BYTES:
+            yield
+            return
+        of_address = 0 if address is None else self._bytes[address]
+        if of_address and of_address + length > self._max_bytes_per_address:
+            raise TooManyRequests(
+                "rate_limited", "This address has too many large requests in progress.", RETRY_AFTER_S
+            )
+        if (total := self._bytes.total()) and total + length > self._max_bytes:
+            raise _too_many()
+        self._bytes[address] += length
+        try:
+            yield
+        finally:
+            self._bytes[address] -= length
+            if not self._bytes[address]:
+                del self._bytes[address]
+
+    async def turn(self, key: str, length: int) -> None:
+        """Returns when the caller may work on a body of this length, until it awaits something. Keys take turns.
+
+        Raises Overloaded.
+        """
+        if length < MIN_BYTES:
+            return
+        turn = asyncio.get_running_loop().create_future()
+        try:
+            self._waiting.put(key, turn)
+        except asyncio.QueueFull:
+            raise _too_many() from None
+        if not self._is_busy:
+            self._grant()
+        await turn
+
+    def _grant(self) -> None:
+        self._is_busy = len(self._waiting) > 0
+        if not self._is_busy:
+            return
+        turn = self._waiting.take()
+        if not turn.done():  # else its request was cancelled
+            turn.set_result(None)
+        self._granted_at = time.perf_counter()
+        asyncio.get_running_loop().call_soon(self._end_turn)  # after the work: the waiting task is called before
+
+    def _end_turn(self) -> None:
+        self._worked_s += time.perf_counter() - self._granted_at
+        loop = asyncio.get_running_loop()
+        if self._worked_s < REST_AFTER_S:
+            loop.call_soon(self._grant)
+            return
+        loop.call_later(self._worked_s, self._grant)
+        self._worked_s = 0.0
+
+
+def _too_many() -> Overloaded:
+    return Overloaded("queue_full", "Too many large requests are in progress; try again shortly.", RETRY_AFTER_S)
