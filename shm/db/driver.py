@@ -5,13 +5,17 @@ digits, jsonb as `msgspec.Raw` (unparsed text), bytea as memoryview, times in UT
 """
 
 import asyncio
+import errno
 import logging
+import os
+import select
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiopg
+import aiopg.connection
 import msgspec
 import psycopg2
 from psycopg2.extensions import parse_dsn
@@ -33,6 +37,21 @@ LISTEN_CHECK_INTERVAL_S = 30.0  # without a notification for this long, a listen
 
 ACQUIRE_ERRORS = (*CONNECTION_ERRORS, AssertionError)  # aiopg's pool raises the latter when many connections are lost
 
+
+class _Poll:
+    """For aiopg in place of the module `select`: its function of that name refuses file descriptors from 1,024 on."""
+
+    @staticmethod
+    def select(descriptors: list[int], _writable: list[int], _exceptional: list[int], timeout_s: float) -> None:
+        """Raises OSError (EBADF) for a descriptor that is not open. aiopg uses nothing else of the result."""
+        poller = select.poll()
+        for descriptor in descriptors:
+            poller.register(descriptor, 0)
+        if any(events & select.POLLNVAL for _, events in poller.poll(timeout_s * 1000)):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+setattr(aiopg.connection, "select", _Poll)  # noqa: B010  # no type declares the name
 register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode()))
 
 

@@ -3,6 +3,9 @@
 import asyncio
 import io
 import logging
+import os
+import resource
+from collections.abc import Iterator
 
 import psycopg2
 import pytest
@@ -17,6 +20,7 @@ from shm.core.errors import (
     StatementFailed,
     UnstorableData,
 )
+from shm.core.file_limit import raise_file_limit
 from shm.core.logs import RedactingFormatter
 from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
@@ -25,6 +29,7 @@ from shm.db.connection import Connection
 from shm.db.database import Database
 from tests.support.databases import admin_cursor, execute
 
+FD_SETSIZE = 1_024  # select.select takes only file descriptors below it
 SECRET = "sent-by-an-install"
 SETTINGS = Settings.load({"SHM_START_PATIENCE": "1s"})
 
@@ -82,6 +87,33 @@ async def test_a_statement_with_parameters_fails_without_their_values(
     assert str(no_uuid.value) == "tokens.delete: InvalidTextRepresentation, SQLSTATE 22P02"
     assert "StatementFailed: applications.add_alias: NotNullViolation, SQLSTATE 23502" in log_output(null.value)
     assert SECRET not in log_output(null.value) + log_output(no_uuid.value)
+
+
+@pytest.fixture
+def many_open_files() -> Iterator[None]:
+    """The next file of this process gets a descriptor above 1,023."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raise_file_limit()
+    files = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        while files[-1] < FD_SETSIZE:
+            files.append(os.dup(files[0]))
+        yield
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("many_open_files")
+async def test_errors_arrive_on_connections_with_high_descriptors(database: str) -> None:
+    async with Database.connect(SETTINGS, database, 1) as pool:
+        for _ in range(2):
+            with pytest.raises(UnstorableData):
+                await pool.execute("tokens.delete", id=SECRET)
+        execute(database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'shm'")
+        with pytest.raises(UnstorableData):  # on a new connection
+            await pool.execute("tokens.delete", id=SECRET)
 
 
 async def test_a_locked_table_and_a_cancelled_statement_raise_different_errors(database: str) -> None:
