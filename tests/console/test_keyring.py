@@ -79,6 +79,14 @@ def without_token(folder: Path) -> Settings:
     return Settings(Config(folder / "console.toml"), KeptTokens(folder / "tokens.json"), has_token=False)
 
 
+def with_marker(folder: Path, server: ServerProcess) -> Settings:
+    """A console whose file of tokens says that the keyring has the one for the server."""
+    settings = without_token(folder)
+    assert settings.kept is not None
+    settings.kept.keep(server.url, InKeyring())
+    return settings
+
+
 async def type_token(console: DrivenConsole, token: str) -> None:
     """Types a token where the console asks for one."""
     await console.wait_for_text("Token for")
@@ -118,17 +126,16 @@ async def test_a_token_kept_in_the_file_leaves_none_in_the_keyring(
     ledger: ServerProcess, tmp_path: Path, file_backend: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The keyring had the token before. The second console finds no keyring when it asks where to keep the new one."""
-    settings = without_token(tmp_path)
-    assert settings.kept is not None
     await keyring.keep_token(ledger.url, SECRET)
-    settings.kept.keep(ledger.url, InKeyring())
-    async with open_console(ledger, settings=settings, token="") as console:  # which has SECRET, and is refused
+    async with open_console(
+        ledger, settings=with_marker(tmp_path, ledger), token=""
+    ) as console:  # which has SECRET, and is refused
         monkeypatch.setattr(keyring, "DESCRIBE_TIMEOUT_S", 0.0)
         await type_token(console, ledger.admin_token)
         await console.wait_for_text("which only you can read")
         await console.pilot.press("y")
         await console.wait_for_text("SENT", "● live")
-    assert settings.kept.find(ledger.url) == ledger.admin_token
+    assert KeptTokens(tmp_path / "tokens.json").find(ledger.url) == ledger.admin_token
     assert await keyring.find_token(ledger.url) is None
 
 
@@ -151,10 +158,7 @@ async def test_a_hanging_keyring_does_not_hold_the_console(
 ) -> None:
     """The console draws and answers keys meanwhile, then asks for the token, and offers the file."""
     choose_backend("Hanging", tmp_path, monkeypatch)
-    settings = without_token(tmp_path)
-    assert settings.kept is not None
-    settings.kept.keep(ledger.url, InKeyring())
-    async with open_console(ledger, settings=settings, token="") as console:
+    async with open_console(ledger, settings=with_marker(tmp_path, ledger), token="") as console:
         await console.wait_until(programs, "the keyring's process")
         await console.wait_for_text("Waiting for the keyring")
         await console.pilot.press("question_mark")
@@ -171,7 +175,7 @@ async def test_a_hanging_keyring_does_not_hold_the_console(
         await console.wait_for_text("The keyring still has the token before", "⏎ continue")
         await console.pilot.press("enter")
         await console.wait_for_text("SENT", "● live")
-    assert settings.kept.find(ledger.url) == ledger.admin_token
+    assert KeptTokens(tmp_path / "tokens.json").find(ledger.url) == ledger.admin_token
     assert not programs(), "the processes end with the console"
 
 
@@ -197,10 +201,7 @@ async def test_the_user_is_asked_where_the_keyring_refuses(
     ledger: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose_backend("Printing", tmp_path, monkeypatch)
-    settings = without_token(tmp_path)
-    assert settings.kept is not None
-    settings.kept.keep(ledger.url, InKeyring())
-    async with open_console(ledger, settings=settings, token="") as console:
+    async with open_console(ledger, settings=with_marker(tmp_path, ledger), token="") as console:
         await console.wait_for_text("the keyring cannot be used: it is", "Token for")
 
 
