@@ -141,7 +141,7 @@ def test_a_corrupt_identity_is_never_overwritten(
         assert [telemetry.report_now().result for _ in range(2)] == [Result.SENT] * 2
     assert file.read_bytes() == content
     assert [path for path in file.parent.iterdir() if path.is_file()] == [file]
-    assert [body["metrics"] for body in scripted_server.bodies("/v1/snapshot")] == [{"sys_ephemeral": True}] * 2
+    assert scripted_server.metrics == [{"sys_ephemeral": True}] * 2
     assert len({body["instance_id"] for body in scripted_server.bodies("/v1/snapshot")}) == 1
     assert len([record for record in caplog.records if record.levelno > logging.DEBUG]) == 1
 

@@ -1,10 +1,11 @@
-"""The SDK handles providers that raise, unprintable keys, async providers and forks."""
+"""The SDK handles providers that raise, return what cannot be read or sent, are async, or fork."""
 
 import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -123,3 +124,59 @@ def test_an_object_that_raises_when_it_is_read_raises_nowhere(
     telemetry.describe("jobs", label=unbound)
     assert telemetry.report_now().sent
     assert scripted_server.requests[-1].json["metrics"] == {"done": 3}
+
+
+class Unreadable(dict[object, object]):
+    def items(self) -> Any:
+        raise RuntimeError("it is gone")
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"),
+    [
+        (10**400, "open is left out: the number is too large"),
+        (2**1010, "open is left out: it is not a number"),
+        (float("nan"), "open is left out: it is not a finite number"),
+        ("seven", "open is left out: it is not a number"),
+        ([7], "open is left out: it is not a number"),
+        (object(), "open is left out: object is not JSON"),
+        (Unreadable(), "? is left out: RuntimeError"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_bad_value_of_a_per_process_provider_costs_itself_only(
+    client: MakeClient, scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture, value: object, warned: str
+) -> None:
+    telemetry = client()
+    telemetry.provider(lambda: {"pool": {"open": value, "idle": Decimal(3)}}, per_process=True)
+    for _ in range(2):
+        assert telemetry.report_now().sent
+    assert scripted_server.metrics == [{"pool.idle": 3}] * 2
+    assert sum(warned in record.getMessage() for record in caplog.records if record.levelname == "WARNING") == 1
+
+
+class UnreadableMapping(Mapping[object, object]):
+    def __getitem__(self, _: object) -> object:
+        raise KeyError
+
+    def __iter__(self) -> Iterator[object]:
+        raise RuntimeError("it is gone")
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("per_process", [False, True])
+def test_a_provider_may_return_an_unreadable_mapping(
+    client: MakeClient, scripted_server: ScriptedServer, caplog: pytest.LogCaptureFixture, per_process: bool
+) -> None:
+    telemetry = client()
+
+    def metrics() -> Any:
+        return UnreadableMapping()
+
+    telemetry.provider(metrics, per_process=per_process)
+    assert [telemetry.report_now().sent for _ in range(2)] == [True, True]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (warning,) = warnings
+    assert warning.endswith("metrics failed (RuntimeError): its metrics are left out")

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from nacl.signing import VerifyKey
 
@@ -129,6 +129,11 @@ class ScriptedServer:
     def bodies(self, path: str) -> list[dict[str, object]]:
         """The JSON bodies of all requests for a path."""
         return [request.json for request in self.requests if request.path == path]
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The metrics of all snapshots but those of backlogs."""
+        return [body["metrics"] for body in self.bodies("/v1/snapshot")]
 
     def wait_for(self, path: str, times: int = 1) -> Request:
         """Waits for the `times`-th request for a path and returns it."""
