@@ -62,13 +62,14 @@ after AS MATERIALIZED (
 ),
 
 -- part: chart_history
--- The sources of the charts. `runs`: the rolled-up raw snapshots with the hours' ends between which each counts. `reach`:
--- values of charts are compared from `since` on. `joint`: `since`, if the hours before it are stored.
+-- The sources of the charts. `runs`: the rolled-up raw snapshots with the hours' ends between which each counts.
+-- `check_range`: values of charts are compared from `since` on. `corrected_hour`: `since`, if the hours before it are
+-- stored.
 revocations AS MATERIALIZED (
     SELECT instance_id, revoked_at FROM instances WHERE revoked_at IS NOT NULL
 ),
 -- use: raw_history
-reach AS MATERIALIZED (
+check_range AS MATERIALIZED (
     SELECT
         greatest(head.frozen_until, date_trunc(
             'day', raw_history.since + %(active_window)s::interval + interval '1 day' - interval '1 microsecond', 'UTC'
@@ -89,17 +90,17 @@ runs AS MATERIALIZED (
         ) + interval '1 hour' - interval '1 microsecond') AS ends_at
     FROM snapshots s
     LEFT JOIN revocations r ON r.instance_id = s.instance_id
-    WHERE s.cursor <= (SELECT cursor FROM reach)
+    WHERE s.cursor <= (SELECT cursor FROM check_range)
 ),
-joint AS MATERIALIZED (
-    SELECT since AS at FROM reach
+corrected_hour AS MATERIALIZED (
+    SELECT since AS at FROM check_range
     WHERE since > frozen_until AND since <= closed_until AND hours_since <= since - interval '1 day'
 ),
 
 -- part: hour_weight
 -- The weight of the hour `point` in the comparison of charts.
                 CASE
-                    WHEN point.at > reach.since AND point.at >= reach.hours_since
+                    WHEN point.at > check_range.since AND point.at >= check_range.hours_since
                     THEN hash_record_extended(ROW(point.at), %(hour_seed)s::bigint) >> 8
                     ELSE 0
                 END

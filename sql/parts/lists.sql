@@ -42,17 +42,17 @@
         END
 
 -- part: sort_keys
--- `keyed`: the selected instances with their sort keys; no column of a key is null. In both directions (`direction` is 1
+-- `sort_rows`: the selected instances with their sort keys; no column of a key is null. In both directions (`direction` is 1
 -- or -1) numbers come before booleans, booleans before texts, and missing values last. Texts are compared by code points,
 -- so the order is the same on every server. Versions are compared by their rank, then by their spelling; the character
 -- between the two occurs in no rank. `metric` is a metric's key if `column` names no column, and has no value in
--- `hiding_apps`. The query `fence`, which nothing reads, keeps the planner from merging `valued` into `keyed`: so a leaf
--- is evaluated once for each row. OFFSET 0 would do the same, but one process would then sort all rows; so each process
--- keeps the first ones of its own. One parallel worker halves the time if a core is idle, which PostgreSQL's cost model
+-- `hiding_apps`. The query `fence`, which nothing reads, keeps the planner from merging `column_values` into `sort_rows`:
+-- so a leaf is evaluated once for each row. OFFSET 0 would do the same, but one process would then sort all rows; so each
+-- process keeps the first ones of its own. One parallel worker halves the time if a core is idle, which PostgreSQL's cost model
 -- does not expect. More workers would take cores from the intake.
 SET LOCAL max_parallel_workers_per_gather = 1;
 SET LOCAL parallel_tuple_cost = 0;
-WITH valued AS (
+WITH column_values AS (
     WITH fence AS (SELECT 1)
     SELECT
         instance_id,
@@ -78,7 +78,7 @@ WITH valued AS (
 -- use: instance_filter
             AND %(conditions)s::boolean
 ),
-keyed AS (
+sort_rows AS (
     SELECT
         instance_id,
         %(direction)s::int * CASE
@@ -95,7 +95,7 @@ keyed AS (
             ELSE 0
         END AS number,
         CASE WHEN jsonb_typeof(leaf) = 'string' THEN leaf #>> '{}' ELSE coalesce(column_text, '') END COLLATE "C" AS text
-    FROM valued
+    FROM column_values
 ),
 
 -- part: item_page

@@ -3,7 +3,7 @@
 -- same instances as the KPIs, and the sum and count of the number `metric` over each group. `with_distribution` adds the
 -- distribution of this number. The most frequent values have one row each; one more row combines the rest (value null,
 -- `is_rest`). The statement reads every instance of the application.
-WITH valued AS MATERIALIZED (
+WITH instance_values AS MATERIALIZED (
     SELECT
         coalesce(
 -- use: text_column
@@ -25,7 +25,7 @@ WITH valued AS MATERIALIZED (
 ),
 ranked AS (
     SELECT value, row_number() OVER (ORDER BY count(*) DESC, value) AS rank
-    FROM valued
+    FROM instance_values
     WHERE value IS NOT NULL
     GROUP BY value
 ),
@@ -40,7 +40,7 @@ grouped AS (
             WHEN %(with_distribution)s::boolean
             THEN array_agg(v.number ORDER BY v.number) FILTER (WHERE v.number IS NOT NULL)
         END AS sorted_values
-    FROM valued v
+    FROM instance_values v
     JOIN ranked r USING (value)
     GROUP BY 1, 2
 )

@@ -13,29 +13,32 @@ SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
 -- hashes of two records that differ in another column only have the same difference at each time.
 -- A snapshot counts from one hour's end to another, so its leaves are multiplied by the difference of the weights of both.
 -- It counts at each day's end between them. So that this difference also has the weights of these days, the weight of a
--- day is the difference of its hash and that of the next day. The corrected hour (`joint`) has a weight of its own.
+-- day is the difference of its hash and that of the next day. `corrected_hour` has a weight of its own.
 WITH
 -- use: chart_history
 weighted AS (
     SELECT r.app_slug, r.leaves, r.app_version, points.weight
     FROM runs r
-    CROSS JOIN reach
+    CROSS JOIN check_range
     CROSS JOIN LATERAL (
         SELECT
             sum(point.sign * (
 -- use: hour_weight
                 + CASE
-                    WHEN day.at <= reach.closed_until THEN hash_record_extended(ROW(day.at), %(day_seed)s::bigint) >> 8
+                    WHEN day.at <= check_range.closed_until THEN hash_record_extended(ROW(day.at), %(day_seed)s::bigint) >> 8
                     ELSE 0
                 END
                 + CASE
-                    WHEN point.at <= (SELECT at FROM joint) THEN hash_record_extended(ROW(0), %(hour_seed)s::bigint) >> 8
+                    WHEN point.at <= (SELECT at FROM corrected_hour)
+                    THEN hash_record_extended(ROW(0), %(hour_seed)s::bigint) >> 8
                     ELSE 0
                 END
             )) AS weight
         FROM (VALUES (r.starts_at, 1), (r.ends_at, -1)) point (at, sign)
         CROSS JOIN LATERAL (
-            SELECT greatest(date_trunc('day', point.at + interval '1 day' - interval '1 microsecond', 'UTC'), reach.since)
+            SELECT greatest(
+                date_trunc('day', point.at + interval '1 day' - interval '1 microsecond', 'UTC'), check_range.since
+            )
         ) day (at)
     ) points
     WHERE r.starts_at < r.ends_at
@@ -46,34 +49,35 @@ stored AS (
         point.app_slug, point.metric_type, point.key, point.value, point.total, point.instances,
 -- use: hour_weight
         + CASE
-            WHEN point.at > joint.at - interval '1 day' AND point.at <= joint.at
+            WHEN point.at > corrected_hour.at - interval '1 day' AND point.at <= corrected_hour.at
             THEN hash_record_extended(ROW(0), %(hour_seed)s::bigint) >> 8
             ELSE 0
         END AS weight
     FROM series_hours point
-    CROSS JOIN reach
-    LEFT JOIN joint ON TRUE
+    CROSS JOIN check_range
+    LEFT JOIN corrected_hour ON TRUE
     UNION ALL
     SELECT
         point.app_slug, point.metric_type, point.key, point.value, point.total, point.instances,
         CASE
-            WHEN point.at >= reach.since
+            WHEN point.at >= check_range.since
             THEN
                 (hash_record_extended(ROW(point.at), %(day_seed)s::bigint) >> 8)
                 - CASE
-                    WHEN point.at + interval '1 day' <= reach.closed_until
+                    WHEN point.at + interval '1 day' <= check_range.closed_until
                     THEN hash_record_extended(ROW(point.at + interval '1 day'), %(day_seed)s::bigint) >> 8
                     ELSE 0
                 END
             ELSE 0
         END
         + CASE
-            WHEN point.at = joint.at - interval '1 day' THEN hash_record_extended(ROW(0), %(hour_seed)s::bigint) >> 8
+            WHEN point.at = corrected_hour.at - interval '1 day'
+            THEN hash_record_extended(ROW(0), %(hour_seed)s::bigint) >> 8
             ELSE 0
         END
     FROM series_days point
-    CROSS JOIN reach
-    LEFT JOIN joint ON TRUE
+    CROSS JOIN check_range
+    LEFT JOIN corrected_hour ON TRUE
 ),
 sums AS (
     SELECT
@@ -132,35 +136,35 @@ compared AS (
             'series_hours' AS table_name, app_slug, metric_type, key, value, at,
             total, instances, 0::numeric AS true_total, 0::numeric AS true_instances
         FROM series_hours
-        WHERE at > (SELECT since FROM reach) AND at >= (SELECT hours_since FROM reach)
+        WHERE at > (SELECT since FROM check_range) AND at >= (SELECT hours_since FROM check_range)
         UNION ALL
         SELECT 'series_hours', app_slug, metric_type, key, value, at, 0, 0, total, instances
         FROM hours
-        WHERE at > (SELECT since FROM reach) AND at >= (SELECT hours_since FROM reach)
+        WHERE at > (SELECT since FROM check_range) AND at >= (SELECT hours_since FROM check_range)
         UNION ALL
         SELECT 'series_days', app_slug, metric_type, key, value, at, total, instances, 0, 0
         FROM series_days
-        WHERE at >= (SELECT since FROM reach)
+        WHERE at >= (SELECT since FROM check_range)
         UNION ALL
         SELECT 'series_days', app_slug, metric_type, key, value, at, 0, 0, total, instances
         FROM days
-        WHERE at >= (SELECT since FROM reach)
+        WHERE at >= (SELECT since FROM check_range)
         UNION ALL
         SELECT 'series_hours', app_slug, metric_type, key, value, at, total, instances, 0, 0
         FROM series_hours
-        WHERE at = (SELECT at FROM joint)
+        WHERE at = (SELECT at FROM corrected_hour)
         UNION ALL
         SELECT 'series_hours', app_slug, metric_type, key, value, at, 0, 0, total, instances
         FROM days
-        WHERE at = (SELECT at FROM joint)
+        WHERE at = (SELECT at FROM corrected_hour)
         UNION ALL
         SELECT 'series_hours', app_slug, metric_type, key, value, at + interval '1 day', 0, 0, -total, -instances
         FROM series_days
-        WHERE at = (SELECT at - interval '1 day' FROM joint)
+        WHERE at = (SELECT at - interval '1 day' FROM corrected_hour)
         UNION ALL
-        SELECT 'series_hours', s.app_slug, s.metric_type, s.key, s.value, joint.at, 0, 0, -s.total, -s.instances
-        FROM joint
-        JOIN series_hours s ON s.at > joint.at - interval '1 day' AND s.at < joint.at
+        SELECT 'series_hours', s.app_slug, s.metric_type, s.key, s.value, corrected_hour.at, 0, 0, -s.total, -s.instances
+        FROM corrected_hour
+        JOIN series_hours s ON s.at > corrected_hour.at - interval '1 day' AND s.at < corrected_hour.at
     ) each
     GROUP BY table_name, app_slug, metric_type, key, value, at
     HAVING sum(total) <> sum(true_total) OR sum(instances) <> sum(true_instances)

@@ -45,7 +45,7 @@ sorted AS (
             AND s.app_slug = %(app)s AND s.status <> 'revoked' AND s.snapshot_at + settings.active_window > now()
             AND (s.counted OR NOT %(counted_only)s::boolean)
             AND jsonb_typeof(s.leaves -> %(key)s) = 'number'
-    ) valued
+    ) metric_values
 )
 INSERT INTO distributions (app_slug, counted_only, key, instances, as_of, cursor, min, p50, p90, max)
 SELECT

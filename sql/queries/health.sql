@@ -39,14 +39,14 @@ absence AS (
     INSERT INTO absences (instance_id, lost_at, returned_at)
     SELECT '00000000-0000-0000-0000-000000000000'::uuid, now(), now() WHERE FALSE
 ),
-only_read AS (
+read_tables AS (
     SELECT count(*) AS rows
     FROM settings
     CROSS JOIN applications
     CROSS JOIN application_aliases
     WHERE FALSE
 )
-UPDATE feed_head SET cursor = cursor WHERE (SELECT rows FROM only_read) = 0;
+UPDATE feed_head SET cursor = cursor WHERE (SELECT rows FROM read_tables) = 0;
 
 -- name: record_size
 -- Stores the size of the database, unless it was stored in the last hour, and deletes sizes that are older than `retention`.

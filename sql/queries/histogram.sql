@@ -4,14 +4,14 @@
 -- The extremes of the values, the smallest one above zero, whether all are integers, and the percentiles of `shares`. No
 -- row if no instance has a value.
 SET LOCAL work_mem = '64MB';
-WITH valued AS (
+WITH metric_values AS (
 -- use: filtered_values
 ),
 sorted AS (
     SELECT
         count(*) AS instances, min(value) FILTER (WHERE value > 0) AS min_positive,
         bool_and(value = trunc(value)) AS are_integers, array_agg(value ORDER BY value) AS sorted_values
-    FROM valued
+    FROM metric_values
 )
 SELECT
     instances, sorted_values[1] AS min, sorted_values[instances] AS max, min_positive, are_integers,
@@ -34,5 +34,5 @@ WHERE instances > 0;
 SELECT width_bucket(value, %(bounds)s::numeric[]) AS position, count(*) AS instances
 FROM (
 -- use: filtered_values
-) valued
+) metric_values
 GROUP BY position;

@@ -76,11 +76,11 @@ runs AS MATERIALIZED (
 -- use: hours
 -- use: days
 -- use: series_reduced
-cut AS MATERIALIZED (
+revocation AS MATERIALIZED (
     SELECT now() AS at, count(*) AS rows FROM hours
 )
-UPDATE instances SET revoked_at = cut.at
-FROM cut
+UPDATE instances SET revoked_at = revocation.at
+FROM revocation
 WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target));
 
 -- name: rotate_key

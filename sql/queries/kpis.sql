@@ -123,7 +123,7 @@ ranked_keys AS (
         FROM summed
         WHERE metric_type IN ('number', 'boolean', 'string')
         GROUP BY 1, 2
-    ) keyed
+    ) keys_by_type
 ),
 string_values AS (
     SELECT s.key, s.value, s.instances
@@ -155,7 +155,7 @@ sorted AS (
         FROM filtered f
         CROSS JOIN unnest(%(keys)s::text[]) k (key)
         WHERE jsonb_typeof(f.leaves -> k.key) = 'number'
-    ) valued
+    ) metric_values
     GROUP BY key
 )
 SELECT
@@ -186,7 +186,7 @@ FROM (
         FROM series_hours h
         WHERE h.app_slug = %(app)s AND h.at > (SELECT base FROM head) AND h.at <= %(at)s::timestamptz
     ) samples
-) labelled
+) statuses
 GROUP BY metric_type, key
 HAVING sum(instances) > 0
 ORDER BY metric_type = 'reporting' DESC, sum(instances) DESC, key, metric_type
@@ -237,7 +237,7 @@ current_tallies AS (
     SELECT app_slug, metric_type, key, value, instances, counted_instances FROM deltas
     WHERE metric_type IN ('status', 'version', 'other_versions')
 ),
-labelled AS (
+statuses AS (
     SELECT
         app_slug, instances, counted_instances,
         CASE metric_type WHEN 'status' THEN key ELSE 'reporting' END AS status,
@@ -247,7 +247,7 @@ labelled AS (
 SELECT
     l.app_slug, l.status, l.elapsed_windows, sum(l.instances) AS instances, sum(l.counted_instances) AS counted,
     settings.activity_windows, settings.active_window
-FROM labelled l
+FROM statuses l
 CROSS JOIN settings
 GROUP BY l.app_slug, l.status, l.elapsed_windows, settings.activity_windows, settings.active_window
 HAVING sum(l.instances) <> 0;

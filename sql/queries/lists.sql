@@ -56,7 +56,7 @@ WHERE
 -- the last row of the page before.
 -- use: sort_keys
 chosen AS MATERIALIZED (
-    SELECT * FROM keyed
+    SELECT * FROM sort_rows
     WHERE
         %(after_id)s::uuid IS NULL
         OR (type_rank, number, text, instance_id)
@@ -71,7 +71,7 @@ chosen AS MATERIALIZED (
 -- The same, the greatest first.
 -- use: sort_keys
 chosen AS MATERIALIZED (
-    SELECT * FROM keyed
+    SELECT * FROM sort_rows
     WHERE
         %(after_id)s::uuid IS NULL
         OR (type_rank, number, text, instance_id)
@@ -87,7 +87,7 @@ chosen AS MATERIALIZED (
 -- use: sort_keys
 counted AS (
     SELECT count(*) AS instances
-    FROM keyed
+    FROM sort_rows
     WHERE
         CASE WHEN %(direction)s::int = 1 THEN
             (type_rank, number, text, instance_id)

@@ -17,7 +17,7 @@ documents AS MATERIALIZED (
     WHERE r.status = 'active'
     GROUP BY h.hints
 ),
-given AS (
+hints_by_key AS (
     SELECT each.key, each.value AS hint, sum(d.instances)::bigint AS instances
     FROM documents d
     CROSS JOIN LATERAL jsonb_each(d.hints) each
@@ -28,7 +28,7 @@ ranked AS (
         key, hint, instances,
         sum(instances) OVER (PARTITION BY key)::bigint - instances AS others,
         row_number() OVER (PARTITION BY key ORDER BY instances DESC, hint) AS rank
-    FROM given
+    FROM hints_by_key
 )
 SELECT key, hint, instances, others FROM ranked
 WHERE rank = 1

@@ -171,7 +171,7 @@ reported AS MATERIALIZED (
     WHERE s.instance_id = ANY(ARRAY(SELECT instance_id FROM listed))
     ORDER BY n.instance_id, n.app_version, s.snapshot_at
 ),
-gone AS (
+deleted AS (
     DELETE FROM versions_seen v
     USING listed n
     WHERE
@@ -181,15 +181,15 @@ gone AS (
         )
     RETURNING 1
 ),
-made AS (
+inserted AS (
     INSERT INTO versions_seen (instance_id, app_version, app_slug, first_at)
     SELECT instance_id, app_version, app_slug, first_at FROM reported
     ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
     RETURNING 1
 )
-SELECT 1 AS repaired FROM gone
+SELECT 1 AS repaired FROM deleted
 UNION ALL
-SELECT 1 FROM made;
+SELECT 1 FROM inserted;
 
 -- name: absences
 -- Deletes these absences.

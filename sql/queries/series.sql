@@ -334,7 +334,7 @@ WITH runs AS (
     CROSS JOIN settings
     WHERE s.snapshot_at > (%(points)s::timestamptz[])[1] - settings.active_window AND s.snapshot_at <= now()
 ),
-valued AS (
+metric_values AS (
     SELECT p.at, k.key, (r.leaves -> k.key)::numeric AS value
     FROM runs r
     CROSS JOIN LATERAL unnest((%(points)s::timestamptz[])[
@@ -349,7 +349,9 @@ valued AS (
         AND p.at - settings.active_window >= head.raw_since
 ),
 sorted AS (
-    SELECT at, key, count(*) AS instances, array_agg(value ORDER BY value) AS sorted_values FROM valued GROUP BY at, key
+    SELECT at, key, count(*) AS instances, array_agg(value ORDER BY value) AS sorted_values
+    FROM metric_values
+    GROUP BY at, key
 )
 SELECT
     at, key,
