@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from shm_sdk import Client, Result
 from shm_sdk.counters import COUNT, FILE_BYTES, RECORD, RECORD_BYTES
 from shm_sdk.state import State
 from shm_sdk.testing import frozen_clock
-from tests.support.parameters import long_after
+from tests.support.parameters import long_rows_after
 from tests.support.scripted_server import ScriptedServer, reply, run_scripted_server
 
 TIMEOUT_S = 60.0  # of one report, which takes milliseconds
@@ -152,14 +153,17 @@ def test_an_undamaged_directory_needs_no_message(scripted_server: ScriptedServer
     assert scripted_server.requests[-1].json["metrics"] == {"exports": 6, "queue": 3}
 
 
-@pytest.mark.parametrize("damage", long_after(4, [*REPLACEMENTS, *DAMAGES]))
-@pytest.mark.parametrize("place", [*FILES, *FOLDERS])
+@pytest.mark.parametrize(
+    ("place", "damage"),
+    [
+        *chain.from_iterable(long_rows_after(4, product([file], [*REPLACEMENTS, *DAMAGES])) for file in FILES),
+        *chain.from_iterable(long_rows_after(4, product([folder], REPLACEMENTS)) for folder in FOLDERS),
+    ],
+)
 def test_a_damaged_file_stops_neither_the_host_nor_its_reports(
     scripted_server: ScriptedServer, copy: Callable[[], Path], place: str, damage: str
 ) -> None:
     """A choice that cannot be read is a refusal. The others cost what they hold."""
-    if place in FOLDERS and damage in DAMAGES:
-        pytest.skip("of a file only")
     directory = copy()
     if damage in REPLACEMENTS:
         target = directory / place
