@@ -309,23 +309,23 @@ WITH moving AS MATERIALIZED (
         AND EXISTS (SELECT 1 FROM applications WHERE slug = %(into_slug)s::text)
     LIMIT %(limit)s
 ),
-hours_deleted AS (
+source_hours AS (
     DELETE FROM series_hours h
     USING moving m
     WHERE h.app_slug = %(app_slug)s::text AND (h.metric_type, h.key, h.value) = (m.metric_type, m.key, m.value)
     RETURNING h.metric_type, h.key, h.value, h.at, h.total, h.instances
 ),
-days_deleted AS (
+source_days AS (
     DELETE FROM series_days d
     USING moving m
     WHERE d.app_slug = %(app_slug)s::text AND (d.metric_type, d.key, d.value) = (m.metric_type, m.key, m.value)
     RETURNING d.metric_type, d.key, d.value, d.at, d.total, d.instances
 ),
 hours AS (
-    SELECT %(into_slug)s::text AS app_slug, metric_type, key, value, at, total, instances FROM hours_deleted
+    SELECT %(into_slug)s::text AS app_slug, metric_type, key, value, at, total, instances FROM source_hours
 ),
 days AS (
-    SELECT %(into_slug)s::text AS app_slug, metric_type, key, value, at, total, instances FROM days_deleted
+    SELECT %(into_slug)s::text AS app_slug, metric_type, key, value, at, total, instances FROM source_days
 ),
 -- use: series_updated
 done AS (
