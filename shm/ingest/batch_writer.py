@@ -17,6 +17,7 @@ import msgspec
 from shm.core.errors import BadRequest, Forbidden, PartitionMissing, TooManyRequests
 from shm.core.instruments import Instruments
 from shm.core.logs import RateLimitedLogger
+from shm.core.releases import version_rank
 from shm.core.settings import Settings
 from shm.core.tasks import run_in_background
 from shm.db.database import Database
@@ -262,7 +263,7 @@ def _limits(settings: Settings, max_leaves: int) -> BatchLimits[Snapshot]:
 
 
 def _weigh(snapshot: Snapshot) -> int:
-    return max(len(snapshot.keys), len(bytes(snapshot.metrics)) // BYTES_PER_LEAF)
+    return max(len(snapshot.flattened.keys), len(bytes(snapshot.flattened.metrics)) // BYTES_PER_LEAF)
 
 
 def _raise_erased(row: StoredRow) -> StoredRow:
@@ -291,12 +292,12 @@ def encode_batch(batch: Sequence[Snapshot]) -> dict[str, str]:
             public_key=snapshot.public_key,
             snapshot_at=snapshot.snapshot_at,
             app_version=snapshot.app_version,
-            version_rank=snapshot.version_rank,
+            version_rank=None if snapshot.app_version is None else version_rank(snapshot.app_version),
             sequence=snapshot.sequence,
-            metrics=snapshot.metrics,
-            leaves=snapshot.leaves,
-            key_set=key_sets.setdefault(snapshot.keys, len(key_sets)),
-            string_set=string_sets.setdefault(snapshot.strings, len(string_sets)),
+            metrics=snapshot.flattened.metrics,
+            leaves=snapshot.flattened.leaves,
+            key_set=key_sets.setdefault(snapshot.flattened.keys, len(key_sets)),
+            string_set=string_sets.setdefault(snapshot.flattened.strings, len(string_sets)),
             app_slug=snapshot.app_slug,
             received_at=snapshot.received_at,
         )

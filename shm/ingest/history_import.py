@@ -157,7 +157,7 @@ class HistoryImporter:
         leaves = 0
         for snapshot in parsed.values():
             batch.append(snapshot)
-            leaves += len(snapshot.keys)
+            leaves += len(snapshot.flattened.keys)
             if leaves >= MAX_BATCH_LEAVES:
                 await self._store_batch(batch)
                 batch, leaves = [], 0

@@ -93,11 +93,7 @@ def parse_snapshot(row: OriginalSnapshot, find_key: Callable[[str], bytes | None
         instance_id=row.instance_id,
         public_key=key,
         snapshot_at=row.snapshot_at,
-        metrics=flattened.metrics,
-        leaves=flattened.leaves,
-        keys=flattened.keys,
-        strings=flattened.strings,
+        flattened=flattened,
         app_version=None,
-        version_rank=None,
         sequence=None,
     )

@@ -14,10 +14,9 @@ import msgspec
 
 from shm.core import slugs
 from shm.core.errors import BadRequest, BadTimestamp, Forbidden, Refusal
-from shm.core.releases import version_rank
 from shm.core.settings import Settings
 from shm.db.partitions import MAX_LEAD_TIME
-from shm.ingest.flattening import check_text, flatten
+from shm.ingest.flattening import Flattened, check_text, flatten
 from shm.ingest.metric_hints import parse_hints
 from shm.ingest.signatures import UUID, SignedBody, parse_public_key
 
@@ -110,20 +109,14 @@ class Registration:
 class Snapshot:
     """A snapshot with a valid signature by `public_key`.
 
-    `metrics` is the JSON object as sent. `leaves` is the JSON object of its aggregated leaves by dotted key; None means
-    that it equals `metrics`. `keys` are their keys, `strings` the keys and values of those that are strings.
     `app_slug` and `received_at`: only of one that is imported from another server of SHM.
     """
 
     instance_id: str
     public_key: bytes
     snapshot_at: datetime
-    metrics: msgspec.Raw
-    leaves: msgspec.Raw | None
-    keys: tuple[str, ...]
-    strings: tuple[tuple[str, str], ...]
+    flattened: Flattened
     app_version: str | None
-    version_rank: str | None
     sequence: int | None
     app_slug: str | None = None
     received_at: datetime | None = None
@@ -252,12 +245,8 @@ def _build_snapshot(fields: BacklogSnapshot, signed: SignedBody, now: datetime, 
         instance_id=signed.instance_id,
         public_key=signed.public_key,
         snapshot_at=snapshot_at,
-        metrics=flattened.metrics,
-        leaves=flattened.leaves,
-        keys=flattened.keys,
-        strings=flattened.strings,
+        flattened=flattened,
         app_version=version,
-        version_rank=None if version is None else version_rank(version),
         sequence=fields.sequence,
     )
 

@@ -22,6 +22,7 @@ from shm.db.database import Database
 from shm.db.embedded.postgres import EmbeddedPostgres
 from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.enrolment import EnrolmentWriter
+from shm.ingest.flattening import Flattened
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import Registry
@@ -160,4 +161,4 @@ async def test_requests_queued_behind_a_failed_batch_fail_with_it(postgres_dir: 
 def make_snapshot() -> Snapshot:
     """A valid snapshot."""
     nothing = msgspec.Raw(b"{}")
-    return Snapshot(str(uuid.uuid4()), bytes(32), datetime.now(UTC), nothing, nothing, (), (), None, None, None)
+    return Snapshot(str(uuid.uuid4()), bytes(32), datetime.now(UTC), Flattened(nothing, None, (), ()), None, None)

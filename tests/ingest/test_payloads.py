@@ -57,8 +57,8 @@ def test_a_recorded_snapshot_of_an_official_client_is_parsed(file: Path) -> None
     assert payloads.parse_activation(signed, NOW, LIMITS) is None
     snapshot = payloads.parse_snapshot(signatures.verify_body(headers, registration.public_key, body), NOW, LIMITS)
     sent = json.loads(body)
-    assert json.loads(bytes(snapshot.metrics)) == sent["metrics"]
-    leaves = json.loads(bytes(snapshot.leaves or snapshot.metrics))
+    assert json.loads(bytes(snapshot.flattened.metrics)) == sent["metrics"]
+    leaves = json.loads(bytes(snapshot.flattened.leaves or snapshot.flattened.metrics))
     assert leaves["revenue_eur"] == 99120.55
     assert "nothing" not in leaves
     assert "nested.a" not in leaves
@@ -172,10 +172,10 @@ def test_numbers_keep_all_their_digits() -> None:
         text.encode(),
     )
     snapshot = parse(install, body)
-    assert bytes(snapshot.metrics).decode() == text.replace(": ", ":").replace(", ", ",")
-    assert b"123456789012345678901234567890" in bytes(snapshot.leaves or snapshot.metrics)
-    assert b"0.10000000000000000000001" in bytes(snapshot.leaves or snapshot.metrics)
-    assert b"1.50" in bytes(snapshot.leaves or snapshot.metrics)
+    assert bytes(snapshot.flattened.metrics).decode() == text.replace(": ", ":").replace(", ", ",")
+    assert b"123456789012345678901234567890" in bytes(snapshot.flattened.leaves or snapshot.flattened.metrics)
+    assert b"0.10000000000000000000001" in bytes(snapshot.flattened.leaves or snapshot.flattened.metrics)
+    assert b"1.50" in bytes(snapshot.flattened.leaves or snapshot.flattened.metrics)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,8 @@ def test_of_two_equal_keys_only_the_last_is_validated_and_stored() -> None:
     install = Install("")
     body = install.snapshot_body("METRICS", NOW).replace(b'"METRICS"', b'{"a": "\\u0000", "a": 1e200000, "a": 1}')
     snapshot = parse(install, body)
-    assert bytes(snapshot.metrics) == b'{"a":1}'
-    assert snapshot.leaves is None  # equal to the metrics
+    assert bytes(snapshot.flattened.metrics) == b'{"a":1}'
+    assert snapshot.flattened.leaves is None  # equal to the metrics
 
 
 json_values = st.recursive(
@@ -251,7 +251,7 @@ def test_any_signed_json_is_parsed_or_refused(value: Any) -> None:
         snapshot = parse(install, body)
     except Refusal:
         return
-    assert json.loads(bytes(snapshot.metrics)) == value
+    assert json.loads(bytes(snapshot.flattened.metrics)) == value
 
 
 @given(body=st.binary(max_size=200))

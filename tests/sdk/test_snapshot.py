@@ -130,7 +130,7 @@ def test_plain_json_is_unchanged() -> None:
     }
     sanitized = sanitize(metrics)
     assert (sanitized.metrics, sanitized.dropped) == (metrics, [])
-    assert json.loads(bytes(accept(sanitized.metrics).metrics)) == metrics
+    assert json.loads(bytes(accept(sanitized.metrics).flattened.metrics)) == metrics
 
 
 def test_numbers_of_other_libraries_keep_their_value() -> None:

@@ -104,17 +104,12 @@ def _snapshots(installs: list[_Install], settings: Settings, started_at: float) 
         for at in _report_times(persona, started_at):
             metrics = application.report(persona, at)
             flattened = flatten(decode_metrics(_encoder.encode(metrics)), settings)
-            version = application.version(persona, at, started_at)
             yield Snapshot(
                 instance_id=instance_id,
                 public_key=public_key,
                 snapshot_at=_time(at),
-                metrics=flattened.metrics,
-                leaves=flattened.leaves,
-                keys=flattened.keys,
-                strings=flattened.strings,
-                app_version=version,
-                version_rank=version_rank(version),
+                flattened=flattened,
+                app_version=application.version(persona, at, started_at),
                 sequence=None,
             )
 
