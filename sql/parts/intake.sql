@@ -58,7 +58,8 @@ sent AS MATERIALIZED (
 ),
 
 -- part: accepted_stored
--- Stores the snapshots of `accepted`, without their `refused` leaves, and all that follows from them.
+-- Stores the snapshots of `accepted`, without their `refused` leaves, and all that follows from them. Returns a verdict
+-- for each snapshot of the batch.
 inserted AS MATERIALIZED (
     SELECT instance_id, snapshot_at
     FROM insert_snapshots(ARRAY(
@@ -136,3 +137,11 @@ feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM newest)
     WHERE EXISTS (SELECT FROM newest)
 )
+SELECT
+    v.position,
+    CASE WHEN v.verdict IN ('stored', 'staged') AND a.position IS NULL THEN 'new_keys' ELSE v.verdict END AS verdict,
+    i.instance_id IS NOT NULL AS is_new,
+    CASE WHEN i.instance_id IS NOT NULL THEN v.last_sequence END AS last_sequence
+FROM verdicts v
+LEFT JOIN accepted a ON a.position = v.position
+LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snapshot_at

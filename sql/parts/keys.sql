@@ -182,3 +182,30 @@ moved_leaves AS MATERIALIZED (
         ) AS leaves
     FROM moved m
 ),
+
+-- part: key_is_unused
+-- Whether no current snapshot has the aggregated key `k`.
+    NOT EXISTS (
+        SELECT FROM tallies t
+        WHERE
+            t.app_slug = k.app_slug AND t.metric_type IN ('number', 'boolean', 'strings') AND t.key = k.key
+            AND t.instances > 0
+    )
+
+-- part: value_is_unused
+-- Whether no current snapshot has the aggregated value `v`.
+    NOT EXISTS (
+        SELECT FROM tallies t
+        WHERE
+            t.app_slug = v.app_slug AND t.metric_type = 'string' AND t.key = v.key AND t.value = v.value
+            AND t.instances > 0
+    )
+
+-- part: version_is_unused
+-- Whether no current snapshot has the aggregated version `v`.
+    NOT EXISTS (
+        SELECT FROM tallies t
+        WHERE
+            t.app_slug = v.app_slug AND t.metric_type = 'version' AND t.key = '' AND t.value = v.app_version
+            AND t.instances > 0
+    )

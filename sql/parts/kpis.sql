@@ -42,17 +42,21 @@ LEFT JOIN top ON k.metric_type = 'strings' AND top.key = k.key
 LEFT JOIN known_distributions d ON k.metric_type = 'number' AND d.key = k.key
 WHERE k.key_rank <= %(max_keys)s::bigint
 
--- part: filtered_values
--- The values (`value`) of the number `key` over the instances that a filter selects.
-    SELECT (leaves -> %(key)s::text)::numeric AS value
-    FROM (
-        SELECT coalesce(leaves, metrics) AS leaves
-        FROM instances
-        WHERE
+-- part: filtered_leaves
+-- The leaves of the instances that a filter selects.
+    SELECT coalesce(leaves, metrics) AS leaves
+    FROM instances
+    WHERE
 -- use: instance_filter
             AND %(conditions)s::boolean
             AND
 -- use: in_kpis
+
+-- part: filtered_values
+-- The values (`value`) of the number `key` over the instances that a filter selects.
+    SELECT (leaves -> %(key)s::text)::numeric AS value
+    FROM (
+-- use: filtered_leaves
         OFFSET 0
     ) filtered
     WHERE jsonb_typeof(leaves -> %(key)s::text) = 'number'

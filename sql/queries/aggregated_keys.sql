@@ -13,12 +13,8 @@ FROM (
 ) scarce
 JOIN aggregated_keys k ON k.app_slug = scarce.app_slug
 WHERE
-    k.added_at < now() - interval '1 day' AND NOT EXISTS (
-        SELECT FROM tallies t
-        WHERE
-            t.app_slug = k.app_slug AND t.metric_type IN ('number', 'boolean', 'strings') AND t.key = k.key
-            AND t.instances > 0
-    )
+    k.added_at < now() - interval '1 day' AND
+-- use: key_is_unused
 LIMIT %(limit)s;
 
 -- name: delete_unused_keys
@@ -27,12 +23,8 @@ SELECT pg_advisory_xact_lock({writers_lock});
 DELETE FROM aggregated_keys k
 USING jsonb_to_recordset(%(rows)s::jsonb) AS listed (app_slug text, key text)
 WHERE
-    k.app_slug = listed.app_slug AND k.key = listed.key AND NOT EXISTS (
-        SELECT FROM tallies t
-        WHERE
-            t.app_slug = k.app_slug AND t.metric_type IN ('number', 'boolean', 'strings') AND t.key = k.key
-            AND t.instances > 0
-    )
+    k.app_slug = listed.app_slug AND k.key = listed.key AND
+-- use: key_is_unused
 RETURNING 1 AS deleted;
 
 -- name: select_unused_values
@@ -51,12 +43,8 @@ FROM (
 ) scarce
 JOIN aggregated_values v ON v.app_slug = scarce.app_slug AND v.key = scarce.key
 WHERE
-    v.added_at < now() - interval '1 day' AND NOT EXISTS (
-        SELECT FROM tallies t
-        WHERE
-            t.app_slug = v.app_slug AND t.metric_type = 'string' AND t.key = v.key AND t.value = v.value
-            AND t.instances > 0
-    )
+    v.added_at < now() - interval '1 day' AND
+-- use: value_is_unused
 LIMIT %(limit)s;
 
 -- name: delete_unused_values
@@ -65,12 +53,8 @@ SELECT pg_advisory_xact_lock({writers_lock});
 DELETE FROM aggregated_values v
 USING jsonb_to_recordset(%(rows)s::jsonb) AS listed (app_slug text, key text, value text)
 WHERE
-    v.app_slug = listed.app_slug AND v.key = listed.key AND v.value = listed.value AND NOT EXISTS (
-        SELECT FROM tallies t
-        WHERE
-            t.app_slug = v.app_slug AND t.metric_type = 'string' AND t.key = v.key AND t.value = v.value
-            AND t.instances > 0
-    )
+    v.app_slug = listed.app_slug AND v.key = listed.key AND v.value = listed.value AND
+-- use: value_is_unused
 RETURNING 1 AS deleted;
 
 -- name: select_unused_versions
@@ -83,12 +67,8 @@ FROM (
 ) scarce
 JOIN aggregated_versions v ON v.app_slug = scarce.app_slug
 WHERE
-    v.added_at < now() - interval '1 day' AND NOT EXISTS (
-        SELECT FROM tallies t
-        WHERE
-            t.app_slug = v.app_slug AND t.metric_type = 'version' AND t.key = '' AND t.value = v.app_version
-            AND t.instances > 0
-    )
+    v.added_at < now() - interval '1 day' AND
+-- use: version_is_unused
 LIMIT %(limit)s;
 
 -- name: delete_unused_versions
@@ -97,10 +77,6 @@ SELECT pg_advisory_xact_lock({writers_lock});
 DELETE FROM aggregated_versions v
 USING jsonb_to_recordset(%(rows)s::jsonb) AS listed (app_slug text, app_version text)
 WHERE
-    v.app_slug = listed.app_slug AND v.app_version = listed.app_version AND NOT EXISTS (
-        SELECT FROM tallies t
-        WHERE
-            t.app_slug = v.app_slug AND t.metric_type = 'version' AND t.key = '' AND t.value = v.app_version
-            AND t.instances > 0
-    )
+    v.app_slug = listed.app_slug AND v.app_version = listed.app_version AND
+-- use: version_is_unused
 RETURNING 1 AS deleted;

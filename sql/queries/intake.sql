@@ -60,14 +60,6 @@ accepted AS MATERIALIZED (
     WHERE CASE WHEN k.key_set IS NOT NULL AND v.string_set IS NOT NULL AND w.version IS NOT NULL THEN TRUE END
 ),
 -- use: accepted_stored
-SELECT
-    v.position,
-    CASE WHEN v.verdict IN ('stored', 'staged') AND a.position IS NULL THEN 'new_keys' ELSE v.verdict END AS verdict,
-    i.instance_id IS NOT NULL AS is_new,
-    CASE WHEN i.instance_id IS NOT NULL THEN v.last_sequence END AS last_sequence
-FROM verdicts v
-LEFT JOIN accepted a ON a.position = v.position
-LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snapshot_at;
 
 -- name: store_new_keys (prepared)
 -- The same for snapshots with keys or values that are not aggregated: adds them up to the limits, and takes those beyond
@@ -118,11 +110,3 @@ accepted AS MATERIALIZED (
     LEFT JOIN refused_versions r ON r.app_slug = s.app_slug AND r.app_version = s.version
 ),
 -- use: accepted_stored
-SELECT
-    v.position,
-    CASE WHEN v.verdict IN ('stored', 'staged') AND a.position IS NULL THEN 'new_keys' ELSE v.verdict END AS verdict,
-    i.instance_id IS NOT NULL AS is_new,
-    CASE WHEN i.instance_id IS NOT NULL THEN v.last_sequence END AS last_sequence
-FROM verdicts v
-LEFT JOIN accepted a ON a.position = v.position
-LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snapshot_at;

@@ -93,13 +93,7 @@ WHERE
 SET LOCAL max_parallel_workers_per_gather = 1;
 SET LOCAL parallel_tuple_cost = 0;
 WITH filtered AS (
-    SELECT coalesce(leaves, metrics) AS leaves
-    FROM instances
-    WHERE
--- use: instance_filter
-            AND %(conditions)s::boolean
-            AND
--- use: in_kpis
+-- use: filtered_leaves
 ),
 summed AS MATERIALIZED (
     SELECT
@@ -140,13 +134,7 @@ known_distributions AS (
 -- The distributions of these numbers over the instances that a filter selects.
 SET LOCAL work_mem = '64MB';
 WITH filtered AS (
-    SELECT coalesce(leaves, metrics) AS leaves
-    FROM instances
-    WHERE
--- use: instance_filter
-            AND %(conditions)s::boolean
-            AND
--- use: in_kpis
+-- use: filtered_leaves
 ),
 sorted AS (
     SELECT key, count(*) AS instances, array_agg(value ORDER BY value) AS sorted_values
