@@ -62,7 +62,7 @@ class Api:
     """Requests to one server with one token. A context manager; without one, close it with `aclose`.
 
     `sanitize` is applied to every JSON value of a response before it is decoded, `restore` to the keys and values in
-    requests that read. Changes name what the caller named: no text of an install directs them elsewhere.
+    requests that read. Changes name the instances and metrics that the caller named, never a text of an install.
     """
 
     def __init__(
@@ -369,7 +369,7 @@ def _check_api_level(server: str, response: httpx.Response) -> None:
     if level is None:
         return
     if level < API_LEVEL:
-        reason = f"{server} is too old: upgrade SHM there, from API level {level} to {API_LEVEL} or later"
+        reason = f"{server} is too old: upgrade SHM on the server, from API level {level} to {API_LEVEL} or later"
         raise IncompatibleServerError(reason, is_too_old=True)
     if level > API_LEVEL:
         reason = f"{server} is too new: upgrade SHM on this machine, from API level {API_LEVEL} to {level}"
@@ -377,7 +377,7 @@ def _check_api_level(server: str, response: httpx.Response) -> None:
 
 
 def _past(at: date | None) -> dict[str, str]:
-    """The query of figures as of a day; none for those of now."""
+    """The query of figures as of a day; empty for the present ones."""
     return {} if at is None else {"at": at.isoformat()}
 
 

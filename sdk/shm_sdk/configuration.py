@@ -186,7 +186,7 @@ def _parse_identity(environment: Mapping[str, str]) -> tuple[str, str]:
     import re
 
     if not is_uuid(instance_id):
-        raise ConfigurationError("SHM_INSTANCE_ID must be a UUID, such as one of `python -m uuid`")
+        raise ConfigurationError("SHM_INSTANCE_ID must be a UUID, such as one of `uuidgen`")
     if len(private_key) not in HEX_KEY_LENGTHS or not re.fullmatch("[0-9a-fA-F]+", private_key):
         raise ConfigurationError("SHM_PRIVATE_KEY must be 64 hex digits, or 128 with the public key")
     return instance_id, private_key

@@ -1,8 +1,8 @@
 """The identity of an install: a random ID and an Ed25519 key pair, stored in one small file.
 
 The file is written atomically, by exactly one of several processes that start together, and never overwritten. It names
-its application: where another application already lives in the directory, this one has a sub-directory. Where no file
-can be used, the identity is ephemeral: it ends with the process, and the server counts it apart. Other modules sign
+its application: if the directory has the identity of another application, this one gets a sub-directory. If no file can
+be used, the identity is ephemeral: it ends with the process, and the server counts it separately. Other modules sign
 with `Identity.sign` and do not read the private key.
 """
 
@@ -58,7 +58,7 @@ class Identity(NamedTuple):
 
     @property
     def is_ephemeral(self) -> bool:
-        """Whether the server counts this install apart from those that last."""
+        """Whether the server counts this install separately from lasting ones."""
         return bool(self.ephemeral_reason)
 
     def sign(self, body: bytes) -> str:

@@ -225,7 +225,7 @@ class Reporter:
             self._identity = found
         if current is None and found.is_ephemeral:
             reason = found.ephemeral_reason
-            warn_once(f"ephemeral {reason}", "this install is counted apart, as ephemeral: %s", reason)
+            warn_once(f"ephemeral {reason}", "the server counts this install separately, as ephemeral: %s", reason)
         assert self._identity is not None  # noqa: S101  # set above
         return self._identity
 

@@ -18,7 +18,7 @@ MAX_KEY_CHARS = 128  # of a full dotted key
 MAX_BODY_BYTES = 64 * 1024
 ENVELOPE_BYTES = 2048  # reserved for the other members: an ID, a timestamp, a version, a number
 MAX_VISITED_VALUES = 4096  # of one snapshot; also ends the walk of a structure that contains itself
-EPHEMERAL_KEY = "sys_ephemeral"  # true: the server counts this install apart from those that last
+EPHEMERAL_KEY = "sys_ephemeral"  # true: the server counts this install separately from lasting ones
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 

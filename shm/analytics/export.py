@@ -33,7 +33,7 @@ INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cn", "Co", "Zs", "Zl", "Zp"})
 BYTE_ORDER_MARK = "\ufeff".encode()  # Excel reads a CSV file as UTF-8 only if it begins with this
 TEXT_PREFIX = "'"  # marks a cell as text in spreadsheets
 # Where the list separator is not the comma, as in much of Europe, a spreadsheet ignores the quotes after the first
-# cell: there, what follows one of these characters is a new cell or row.
+# cell: in it, the text after one of these characters is a new cell or row.
 AFTER_SEPARATOR = re.compile("(?<=[;|\t\r\n\v\f\x85\u2028\u2029])[^;|\t\r\n\v\f\x85\u2028\u2029]+")
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -107,7 +107,7 @@ def _leaf(value: msgspec.Raw | None) -> str:
 
 
 def escape_formula(text: str) -> str:
-    """The text with a prefix before each formula: at its start, and after what may separate cells."""
+    """The text with a prefix before each formula: at its start, and after a character that may separate cells."""
     inner = AFTER_SEPARATOR.sub(lambda part: _prefix(part[0]) + part[0], text)
     return _prefix(text) + inner
 

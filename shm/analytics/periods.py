@@ -1,4 +1,4 @@
-"""Times of the values of a chart: ends of hours, days or weeks in UTC. The last value of a chart is of now. Pure."""
+"""Times of the values of a chart: ends of hours, days or weeks in UTC. A chart ends with the present value. Pure."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal

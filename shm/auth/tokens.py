@@ -276,7 +276,7 @@ class TokenStore:
             if file.exists():  # a rotation may be in progress, or have been interrupted
                 try:
                     lock.enter_context(token_file.locked(file))
-                except ConfigurationError:  # nothing can be written here, so nothing is rotated here either
+                except ConfigurationError:  # without write access no rotation is possible either
                     pass
                 else:
                     await self._resolve_staged(file)

@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--erased",
         action="store_true",
         help="Write hashes of the erased installs, which `shm restore --erased` erases from a restored backup again. "
-        "What a list in --output has and the database lacks stays.",
+        "Entries of the file in --output that the database lacks are kept.",
     )
     parser.add_argument("--app", metavar="…", help="Only instances of this application (slug or name).")
     parser.add_argument("--q", metavar="…", help="Only instances with this text in ID, version, environment or mode.")

@@ -70,7 +70,7 @@ def _restore(settings: Settings, dsn: str, file: FileIO, erased: ErasedList | No
         restored = run_cancellable(_complete(settings, dsn))
     except BaseException:
         print_message(
-            f"The backup is in the database {state.database}, but is not ready for a server: remove what was restored, "
+            f"The backup is in the database {state.database}, but is not ready for a server: remove the restored data, "
             "and run the command again with an empty database or a new data directory."
         )
         raise

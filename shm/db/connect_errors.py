@@ -56,12 +56,13 @@ REMEDIES = [
         ),
         (
             r"no pg_hba\.conf entry .*no encryption",
-            "PostgreSQL admits no connection without TLS from here as this role. Set sslmode=require in {source}, or "
-            "add a line to pg_hba.conf.",
+            "PostgreSQL admits no connection without TLS from this machine as this role. Set sslmode=require in "
+            "{source}, or add a line to pg_hba.conf.",
         ),
         (
             r"no pg_hba\.conf entry",
-            "PostgreSQL admits no connection from here as this role to this database. Add a line to pg_hba.conf.",
+            "PostgreSQL admits no connection from this machine as this role to this database. Add a line to "
+            "pg_hba.conf.",
         ),
         (
             r'could not translate host name "([^"]*)"',
@@ -87,7 +88,7 @@ REMEDIES = [
         ),
         (
             r"timeout expired|Connection timed out",
-            "PostgreSQL did not answer in time. Check the address in {source} and the firewalls between here and it.",
+            "PostgreSQL did not answer in time. Check the address in {source} and the firewalls in between.",
         ),
         (
             r'too many connections for (role|database) "([^"]*)"',

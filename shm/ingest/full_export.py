@@ -105,7 +105,7 @@ class FullExport:
         self, instance_ids: set[str], after_id: str, last_id: str, raw_since: datetime | None
     ) -> AsyncIterator[Sequence[SnapshotRecord]]:
         """Pages of the snapshots of these instances, which are all between two IDs."""
-        after_at = datetime.max.replace(tzinfo=UTC)  # nothing of `after_id` itself
+        after_at = datetime.max.replace(tzinfo=UTC)  # no snapshot of `after_id` itself
         while page := await self._fetch(
             SnapshotRecord,
             "full_export.select_snapshots",

@@ -1,7 +1,7 @@
 """Stores a complete export of another server of SHM, line by line, as strictly as requests of installs.
 
-A line that is no record ends the import with its number; what precedes it is stored. A record that this server would
-not accept from an install or an admin is skipped and counted. A second run stores what is missing.
+A line that is not a record ends the import with its number; the lines before it are stored. A record that this server
+would not accept from an install or an admin is skipped and counted. A second run stores the missing records.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Hints of a registration: what the application's developer says about its metrics. Pure.
+"""Hints of a registration: the developer's descriptions of the metrics. Pure.
 
 A hint is a suggestion, so a wrong one costs itself only and never the registration: a newer SDK may know more than this
 server. They come from installs, which anybody can invent; an admin decides whether one becomes an override.

@@ -172,7 +172,7 @@ async def test_a_hanging_keyring_does_not_hold_the_console(
         await console.pilot.press("y")
         await console.wait_for_text("the keyring did not answer within 1 s", "which only you can read")
         await console.pilot.press("y")
-        await console.wait_for_text("The keyring still has the token before", "⏎ continue")
+        await console.wait_for_text("The keyring still has the previous token", "⏎ continue")
         await console.pilot.press("enter")
         await console.wait_for_text("SENT", "● live")
     assert KeptTokens(tmp_path / "tokens.json").find(ledger.url) == ledger.admin_token

@@ -23,4 +23,6 @@ async def test_a_server_that_is_too_old_or_too_new_is_named_as_such(server: Serv
             proxy.replacements[level] = f"X-Api-Level: {API_LEVEL - 1}".encode()
             proxy.cut_connections()
             await console.pilot.press("r")
-            await console.wait_for_text("server too old", f"upgrade SHM there, from API level {API_LEVEL - 1}", "SENT")
+            await console.wait_for_text(
+                "server too old", f"upgrade SHM on the server, from API level {API_LEVEL - 1}", "SENT"
+            )

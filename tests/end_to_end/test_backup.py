@@ -285,7 +285,7 @@ def test_an_interrupted_restoration_says_how_to_begin_anew(database: str, empty:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "is not ready for a server: remove what was restored" in errors
+    assert "is not ready for a server: remove the restored data" in errors
     assert "Traceback" not in errors
 
 

@@ -321,7 +321,7 @@ def test_an_install_reports_where_nothing_can_be_written(
     assert completed.stdout == "['sent', 'sent']\nTrue False\n"
     lines = completed.stderr.splitlines()
     assert len(set(lines)) == len(lines)
-    assert [line for line in lines if "counted apart, as ephemeral" in line]
+    assert [line for line in lines if "counts this install separately, as ephemeral" in line]
     assert scripted_server.requests[-1].json["metrics"] == {"exports": 1, "sys_ephemeral": True}
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from shm_tui.model.place import ViewName
 
-# The part of the screen that receives the keys; of a view, what its keys do there.
+# The part of the screen that receives the keys; of a view, the keys that do something in it.
 Context = Literal["table", "details", "filter", "place", "fleet", "chart", "metric", "breakdown", "instance", "page"]
 
 
@@ -194,7 +194,7 @@ SETTINGS_COMMANDS = (
 
 
 def view_context(view: ViewName) -> Context:
-    """The context of a view: its footer has only keys that do something there."""
+    """The context of a view: its footer has only keys that do something in it."""
     return _VIEW_CONTEXTS.get(view, "page")
 
 

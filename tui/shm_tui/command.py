@@ -72,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--restricted",
         action="store_true",
-        help="Execute and write nothing on this machine, whatever the user does: for ForceCommand of sshd.",
+        help="Never start a program or write a file on this machine: for ForceCommand of sshd.",
     )
     parser.add_argument("--once", action="store_true", help="Print the tables, or the --view, and exit.")
     parser.add_argument("--json", action="store_true", help="With --once: the same as one JSON document.")

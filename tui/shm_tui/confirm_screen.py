@@ -1,4 +1,4 @@
-"""A question in a box. Each answer has a key; any key that is none of them answers no."""
+"""A question in a box. Each answer has a key; any other key answers no."""
 
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -36,7 +36,7 @@ class ConfirmScreen(Dialog[str | None]):
 class PreviewScreen(ConfirmScreen):
     """Asks what `preview` returns; None closes the screen. Until then Esc and Ctrl+C cancel, and no other key acts.
 
-    Keys that the user types while the server counts, for what he believes is on the screen, are no answers.
+    Keys that the user types while the server counts are no answers: they were meant for the screen before.
     """
 
     def __init__(self, preview: Callable[[], Awaitable[str | None]]) -> None:

@@ -17,7 +17,7 @@ OF_FILTER = "f"  # the answer for all instances that match the filter
 
 
 def question(decision: Decision, instance: Instance, clock: Clock, of_filter: str = "") -> str:
-    """Names the instance that a decision hits, with what distinguishes it, and the effect.
+    """Names the instance that a decision applies to, the texts that identify it, and the effect.
 
     `of_filter`: the other instances that can be chosen.
     """
@@ -54,7 +54,7 @@ class Decisions:
     def ask(
         self, app: App[None], decision: Decision, instance: Instance, clock: Clock, matching: Choice | None = None
     ) -> None:
-        """Asks first. What the question names is what the decision hits, whatever moves meanwhile.
+        """Asks first. The decision applies to the instances that the question names, also if rows move meanwhile.
 
         With `matching` the answer may be to decide on these instances, which asks again.
         """

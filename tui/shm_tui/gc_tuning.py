@@ -17,7 +17,7 @@ def postpone_collections() -> None:
 
 
 def resume_collections(loop: asyncio.AbstractEventLoop) -> None:
-    """Collects again in some seconds, but nothing of what is there by then."""
+    """Collects again in some seconds, but none of the objects that exist by then."""
     loop.call_later(START_S, _freeze)
 
 

@@ -26,7 +26,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 class OutputControl:
-    """Copies, exports and shows what the console is at."""
+    """Copies, exports and shows the instance or view on the screen."""
 
     def __init__(self, app: App[None], dashboard: Dashboard, navigation: Navigation, *, is_restricted: bool) -> None:
         self._app, self._dashboard, self._navigation = app, dashboard, navigation

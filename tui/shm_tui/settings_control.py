@@ -45,7 +45,7 @@ class SettingsControl:
         self._token_asked = False  # since the server last accepted one
 
     def bind(self, navigation: Navigation, decisions: Decisions) -> None:
-        """Sets what another server or token restarts."""
+        """Sets the parts of the console that start again with another server or token."""
         self._navigation, self._decisions = navigation, decisions
 
     @property
@@ -73,7 +73,7 @@ class SettingsControl:
             yield name, "context"
 
     def find(self, text: str) -> Callable[[], None] | None:
-        """The function that carries out a command; None if the text is none. Raises PlaceError for its argument."""
+        """The function of a command; None if the text is not a command. Raises PlaceError for its argument."""
         name, _, argument = text.partition(" ")
         command = _BY_NAME.get(name)
         if command is None or (not command.argument and argument):
@@ -231,7 +231,7 @@ class SettingsControl:
         return self.settings.kept
 
     def _try(self, change: Callable[[], str]) -> None:
-        """Shows what a change says, or why it is not possible."""
+        """Shows the result of a change, or why it is not possible."""
         try:
             notice = change()
         except ConsoleError as error:

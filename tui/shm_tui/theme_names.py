@@ -8,6 +8,6 @@ def is_theme(name: str) -> bool:
     """Whether the console or Textual has a theme of this name."""
     if name in THEME_NAMES:
         return True
-    from textual.theme import BUILTIN_THEMES  # loaded for a theme that is none of the console's
+    from textual.theme import BUILTIN_THEMES  # loaded for themes of Textual only
 
     return name in BUILTIN_THEMES

@@ -1,4 +1,4 @@
-"""Asks for a token, where there is none or the server has refused it, and whether to keep it."""
+"""Asks for a token if there is none or the server has refused it, and whether to keep the new one."""
 
 from functools import partial
 
@@ -115,12 +115,12 @@ class TokenScreen(Dialog[str | None]):
                 self.dismiss(self._token)
 
     async def _forget_former(self) -> bool:
-        """Removes the token before from the keyring, where nothing would look for it again. False if that failed."""
+        """Removes the previous token from the keyring, because nothing would read it again. False if that failed."""
         try:
-            self._note.update("Removing the token before from the keyring…   Esc leave it there")
+            self._note.update("Removing the previous token from the keyring…   Esc leave it")
             await forget_token(self._server)
         except KeyringError as error:
-            self._note.update(f"Kept. The keyring still has the token before: {error}.\n\n⏎ continue")
+            self._note.update(f"Kept. The keyring still has the previous token: {error}.\n\n⏎ continue")
             self._awaits_answer = True
             return False
         return True

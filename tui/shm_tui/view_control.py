@@ -11,7 +11,7 @@ from shm_tui.widgets.dashboard import Dashboard
 
 
 class ViewControl:
-    """Shows the view of a place; the list of instances is none. `on_change` is called after each change of its data."""
+    """Shows the view of a place, but not the list of instances. `on_change` is called after each change of data."""
 
     def __init__(self, client: Client, dashboard: Dashboard, on_change: Callable[[], None]) -> None:
         self.session: ViewSession | None = None

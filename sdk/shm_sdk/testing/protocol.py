@@ -232,7 +232,7 @@ class Protocol:
 
 
 def _add(install: Install, snapshot: StoredSnapshot) -> bool:
-    """Stores a snapshot unless one of the same time is there. Returns whether it is new."""
+    """Stores a snapshot unless one of the same time is stored. Returns whether it is new."""
     if any(stored.timestamp == snapshot.timestamp for stored in install.snapshots):
         return False
     install.snapshots.append(snapshot)

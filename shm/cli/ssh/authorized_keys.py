@@ -69,7 +69,7 @@ class AuthorizedKeys:
         return next((key for key in self.list() if name == key.name or public_key == key.public_key), None)
 
     def add(self, key: AuthorizedKey) -> None:
-        """Adds a key. Raises ConfigurationError, also if its name or the key itself is already there."""
+        """Adds a key. Raises ConfigurationError, also if the list already has its name or the key."""
         with key_directory.locked(self._data_dir):
             if existing := self.find_conflict(key.name, key.public_key):
                 raise already_authorized(existing)

@@ -97,10 +97,10 @@ class _Descriptor:
 
 
 class _Duplicate(Protocol):
-    """A descriptor on its way to another process."""
+    """A descriptor that is sent to another process."""
 
     def detach(self) -> int:
-        """Its number there."""
+        """Its number in that process."""
 
 
 def _received(duplicate: _Duplicate) -> _Descriptor:

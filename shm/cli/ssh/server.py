@@ -184,7 +184,7 @@ def _logged_fault() -> Iterator[None]:
 
 
 class Connection(asyncssh.SSHServer):
-    """A connection of a client. asyncssh refuses all requests whose methods are not here, such as forwarding."""
+    """A connection of a client. asyncssh refuses requests that this class has no method for, such as forwarding."""
 
     _connection: asyncssh.SSHServerConnection  # from the first callback on
 

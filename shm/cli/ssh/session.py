@@ -60,7 +60,7 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
         return TERMINAL_NAME.fullmatch(term_type) is not None
 
     def shell_requested(self) -> bool:
-        """Accepts what a client without a command asks for, and opens the console in its place."""
+        """Accepts the requests of a client without a command, and opens the console instead of a shell."""
         return True
 
     def exec_requested(self, command: str) -> bool:

@@ -34,7 +34,7 @@ class TerminalBridge:
             self._loop.add_reader(self._terminal, self._copy_output)
 
     def drain(self) -> None:
-        """Copies what an ended console has left on its terminal."""
+        """Copies the output that an ended console left on its terminal."""
         while self._copy_output():
             pass
 

@@ -30,7 +30,7 @@ async def check_own_address(host: str, port: int, *, has_tls: bool = False) -> F
         return Finding(
             Level.ERROR,
             "server",
-            f"what listens at {url} does not answer as SHM does: {_reason(error)}",
+            f"the program at {url} does not answer as SHM does: {_reason(error)}",
             "If it is `shm serve`, see its log, and give `shm doctor` the same SHM_TLS_CERT. If it is another program, "
             "stop it, or choose another port with PORT.",
         )
@@ -61,7 +61,7 @@ async def check_public_address(url: str, token: str | None) -> AsyncIterator[Fin
             yield Finding(Level.WARNING, "tls", f"{url} has no TLS", remedy)
         health = await _fetch(f"{url}/api/v1/healthcheck", tls)
     except (OSError, HTTPError) as error:
-        remedy = "Check the name, the certificate, the proxy and the firewalls between here and it."
+        remedy = "Check the name, the certificate, the proxy and the firewalls in between."
         yield Finding(Level.ERROR, "url", f"{url} does not answer: {_reason(error)}", remedy)
         return
     yield _passes("/api/", "readers", health.code == 200 and health.body.startswith(b'{"status":'))

@@ -57,7 +57,7 @@ def _check_disk(settings: Settings) -> Iterator[Finding]:
     status = os.statvfs(directory)
     if status.f_files and status.f_favail < SCARCE_INODES:
         text = f"{status.f_favail} files can still be created on the disk of {settings.data_dir}"
-        yield Finding(Level.WARNING, "disk", text, "Remove small files there: the disk has no inodes left soon.")
+        yield Finding(Level.WARNING, "disk", text, "Remove small files from that disk: its inodes are nearly used up.")
 
 
 def _check_token_file(settings: Settings) -> Finding:

@@ -25,7 +25,7 @@ from shm.server.http.params import NoQuery, parse_body, parse_query
 from shm.server.services import Services
 
 # The API's number. It rises with each change that an older client, or a newer client of an older server, does not work
-# with; an addition that clients can do without is none. `shm_client` has the same number.
+# with; an addition that clients may ignore does not. `shm_client` has the same number.
 API_LEVEL = 1
 API_LEVEL_HEADER = "X-API-Level"
 

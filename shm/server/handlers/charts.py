@@ -145,7 +145,7 @@ class MetricSuggestions(Handler):
     async def get(self, slug: Slug) -> list[metric_suggestions.MetricSuggestion]:
         """The suggestions of the application's developer for its metrics that are not in effect.
 
-        Installs send it, and nothing of it is in effect before an admin makes it an override.
+        Installs send it. It has no effect before an admin makes it an override.
         """
         return await self.services.applications.read_by_slug(
             slug, lambda found: metric_suggestions.read_suggestions(self.services.database, found)

@@ -44,7 +44,7 @@ code {{ font-family: ui-monospace, monospace }}
 <body>
 <h1>SHM</h1>
 <p>This is a server of {PAGE.description}</p>
-<p>Whoever runs it opens the console in a terminal, with the address of this page:</p>
+<p>Its operator opens the console in a terminal, with the address of this page:</p>
 <p><code>{PAGE.console}</code></p>
 <p>The documentation is in <code>docs/</code> of the distribution of SHM, <code>docs/quickstart.md</code> first;
 <code>docs/privacy.md</code> says what an install sends. The API is described in

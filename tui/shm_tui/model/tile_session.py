@@ -1,6 +1,6 @@
 """Loads what the tiles show beside the live KPIs: their history, and KPIs over a filter or of the past.
 
-The feed sends the KPIs of an application as of now. The rest is requested: the history once a minute, and KPIs over a
+The feed sends the present KPIs of an application. The rest is requested: the history once a minute, and KPIs over a
 filter after changes, at most every two seconds and for a tenth of the time: the server reads all instances that match.
 """
 

@@ -119,7 +119,7 @@ def timestamp(time: datetime | None) -> str:
 
 
 def clock_time(time: datetime) -> str:
-    """The time of day in UTC, of figures that are not of now."""
+    """The time of day in UTC, for figures of the past."""
     return time.astimezone(UTC).strftime("%H:%M:%SZ")
 
 

@@ -24,7 +24,7 @@ METRICS = "metrics."  # the prefix of a metric's name; in JSON its value is in t
 _FORMULA_CHARACTERS = frozenset("=+-@\u2212")
 _TEXT_PREFIX = "'"
 _AFTER_SEPARATOR = re.compile("(?<=[;|])[^;|]+")  # where the list separator is not the comma, a new cell begins there
-# Addresses become links without brackets too. An underscore inside of a word is none of Markdown's.
+# Addresses become links without brackets too. An underscore inside of a word is not markup.
 _MARKUP = re.compile(r"[\\`*\[\]<>|&~@$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -49,7 +49,7 @@ def render_rows(format_: RecordFormat, names: Sequence[str], rows: Sequence[Sequ
 
 
 def escape_formula(text: str) -> str:
-    """The text with a `'` before each formula: at its start, and after what may separate cells."""
+    """The text with a `'` before each formula: at its start, and after a character that may separate cells."""
     return _prefix(text) + _AFTER_SEPARATOR.sub(lambda part: _prefix(part[0]) + part[0], text)
 
 

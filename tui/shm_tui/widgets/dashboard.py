@@ -99,7 +99,9 @@ class Dashboard(Vertical):
         clock = session.clock()
         session.window.sync()
         flush = session.store.flush(clock)
-        if self.place.past is not None:  # rows are of now, beside figures of the past: none of them draws the eye
+        if (
+            self.place.past is not None
+        ):  # the rows are the present ones, next to figures of the past: none is highlighted
             flush.changed = {instance_id: set() for instance_id in flush.changed}
         self._update_columns(session)
         self.table.is_loading = not session.is_complete
@@ -154,7 +156,7 @@ class Dashboard(Vertical):
         self.query_one(StatusBar).context = name
 
     def _dim_table(self, session: LiveSession) -> None:
-        """Dims rows that are not what the rest of the screen shows: old ones, or those of now beside the past."""
+        """Dims rows of another time than the rest of the screen: old ones, or present ones next to past figures."""
         is_old = session.connection.is_lost and session.is_listed
         self.table.set_dimmed(is_old or self.place.past is not None)
 

@@ -48,7 +48,7 @@ class ScreenBuffer:
         self._size = (0, 0)
 
     def apply(self, update: LayoutUpdate | ChopsUpdate, console: Console, size: tuple[int, int]) -> str:
-        """Stores an update of a screen of `size` columns and lines. Returns what makes the terminal show it."""
+        """Stores an update of a screen of `size` columns and lines. Returns the output that draws it."""
         columns, lines = size
         if size != self._size:
             self._size = size

@@ -38,7 +38,7 @@ def connection_text(connection: ConnectionStatus, silence_s: float = 0.0) -> tup
 
 
 def past_text(place: Place) -> str:
-    """That the screen shows a day in the past, and which part of it does not. "" for a place of now."""
+    """The note that the screen shows a day in the past, and which part of it does not. "" for the present."""
     if place.at is None:
         return ""
     if place.past is None:
