@@ -1,10 +1,12 @@
 """The settings of an application: an admin edits, merges and deletes; a viewer only reads."""
 
-from typing import Any
+from typing import Any, get_args
 
 from textual.widgets import Input
 
+from shm.core.aggregates import Aggregate
 from shm_tui.app import ConsoleApp
+from shm_tui.application_edits import AGGREGATES
 from shm_tui.command import make_client
 from shm_tui.model.place import Place
 from tests.support import plain_http
@@ -35,6 +37,10 @@ async def edit(console: DrivenConsole, row_key: str, *keys: str) -> None:
     await console.pilot.press("enter")
     await console.wait_for_text("⏎ save")
     await console.pilot.press(*keys, "enter")
+
+
+def test_the_form_of_a_metric_names_every_aggregate() -> None:
+    assert AGGREGATES.split() == list(get_args(Aggregate))
 
 
 async def test_an_admin_edits_settings_and_metrics(server: ServerProcess) -> None:

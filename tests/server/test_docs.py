@@ -45,6 +45,9 @@ def test_the_docs_name_every_aggregate_and_format() -> None:
     (aggregates,) = re.findall(r"aggregate \(((?:`\w+`(?:, )?)+)\)", (ROOT / "docs" / "figures.md").read_text())
     _, _, formats = (ROOT / "docs" / "api.md").read_text().partition("| `format` |")
     assert re.findall(r"\w+", aggregates) == list(get_args(Aggregate))
+    *first, last = (f"`{aggregate}`" for aggregate in get_args(Aggregate))
+    for guide in ("glossary.md", "sdk.md"):
+        assert f"{', '.join(first)} or {last}" in (ROOT / "docs" / guide).read_text(), guide
     assert re.findall(r"^\| `(\w+)`", formats.partition("\n\n")[0], re.MULTILINE) == list(get_args(Format))
 
 

@@ -13,6 +13,7 @@ from shm_tui.text.formatting import UNKNOWN, plural
 from shm_tui.widgets.footer import NOTICE_S, Footer
 
 NO_UNIT = "none"  # typed for a metric without a unit; an empty field leaves the unit to the key
+AGGREGATES = "sum avg min max median"  # in the hint; the server refuses others
 YES_WORDS, NO_WORDS = ("yes", "y", "true"), ("no", "n", "false", "")
 SETTING_HINTS = {
     "name": "the name that is shown; the slug stays",
@@ -182,7 +183,7 @@ def metric_fields(settings: ApplicationSettings, metric: MetricKey) -> list[Fiel
             "aggregate",
             "aggregate",
             override.aggregate or "",
-            f"{metric.aggregate or UNKNOWN}   (sum avg min max median)",
+            f"{metric.aggregate or UNKNOWN}   ({AGGREGATES})",
         ),
         Field("unit", "unit", unit, f"{metric.unit or UNKNOWN}   ({NO_UNIT} for a metric without one)"),
         Field("description", "description", override.description or ""),
