@@ -7,7 +7,6 @@ longer, and snapshots without any do not wait for its result.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -65,8 +64,7 @@ class Outcome(StrEnum):
     REPEATED = "repeated"  # the same snapshot was stored before
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """The result of an accepted snapshot.
 
     `last_sequence`: the sequence of the instance's newest snapshot before, if this one is newer and its sequence is not
@@ -77,8 +75,7 @@ class Receipt:
     last_sequence: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRow:
+class StoredRow(msgspec.Struct, frozen=True):
     """A row of the statement. `position` counts the batch from 1; `is_new`: the snapshot was not stored before."""
 
     position: int
@@ -196,7 +193,7 @@ class BatchWriter:
         while (pending := self._pending.get(key)) is not None:
             row = await asyncio.shield(pending)
             if row.verdict != Verdict.NEW_KEYS:  # else it is in the other queue now
-                return _raise_erased(replace(row, is_new=False, last_sequence=None))
+                return _raise_erased(msgspec.structs.replace(row, is_new=False, last_sequence=None))
         queued = self._queued_by_instance.get(snapshot.instance_id, 0)
         if queued >= self._max_per_instance:
             raise TooManyRequests("rate_limited", "Too many snapshots of this instance are queued.", 1)

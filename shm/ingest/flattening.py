@@ -6,7 +6,6 @@ object, so unchecked input (such as the first of two equal keys) is not stored.
 
 import math
 import sys
-from dataclasses import dataclass
 from decimal import Decimal
 
 import msgspec
@@ -25,8 +24,7 @@ MAX_SHOWN_KEY = 40  # characters of a key in an error detail: enough to find it
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-@dataclass(frozen=True, slots=True)
-class Flattened:
+class Flattened(msgspec.Struct, frozen=True):
     """A metrics object and its aggregated leaves by dotted key, both as JSON; None for leaves equal to the object.
 
     `keys`: those of the leaves. `strings`: the keys and values of those that are strings.
@@ -46,7 +44,7 @@ def flatten(metrics: dict[str, object], limits: Settings) -> Flattened:
     encoded = msgspec.Raw(_encoder.encode(metrics))
     # Most objects are flat and have no values that are not aggregated.
     leaves = None if aggregated == metrics else msgspec.Raw(_encoder.encode(aggregated))
-    strings = tuple((key, value) for key, value in aggregated.items() if isinstance(value, str))
+    strings = tuple([(key, value) for key, value in aggregated.items() if isinstance(value, str)])
     return Flattened(encoded, leaves, tuple(aggregated), strings)
 
 
@@ -63,49 +61,38 @@ class _Flattener:
         self.aggregated: dict[str, Leaf] = {}
 
     def visit_members(self, members: dict[str, object], prefix: str, depth: int) -> None:
-        """Visits the members of an object whose keys begin with `prefix`."""
+        """Visits the members of an object whose keys begin with `prefix`.
+
+        Arrays, nulls and long strings are stored and shown, but not aggregated.
+        """
         if depth > self._max_depth:
             raise self._too_deep(prefix[:-1])
+        self._count_values(len(members))
+        aggregated, not_aggregated, max_key = self.aggregated, self._not_aggregated, self._max_key
         for name, value in members.items():
             key = prefix + name
-            if len(key) > self._max_key:
-                detail = f"metrics.{abbreviate_key(key)}: a key has at most {self._max_key} characters."
-                raise BadRequest("key_too_long", detail)
-            if "\0" in name:
-                raise _nul("a key in metrics")
+            if len(key) > max_key or "\0" in name:
+                raise self._bad_key(key)
             if isinstance(value, dict):
-                if not value:  # it has no leaf, but it is stored
-                    self._values += 1
-                    if self._values > self._max_values:
-                        raise self._too_many()
+                if value:  # else it has no leaf, but it is stored
+                    self._values -= 1  # its members count
                 self.visit_members(value, f"{key}.", depth + 1)
+                continue
+            if key in aggregated or key in not_aggregated:
+                detail = f"metrics contains {abbreviate_key(key)} twice, once with a dot and once nested."
+                raise BadRequest("ambiguous_metric", detail)
+            if isinstance(value, list):
+                self._visit_array(value, key, depth + 1)
+                not_aggregated.add(key)
+            elif self._check_scalar(value, key):
+                aggregated[key] = value  # type: ignore[assignment]  # the other JSON types
             else:
-                self._visit_leaf(key, value, depth + 1)
-
-    def _visit_leaf(self, key: str, value: object, depth: int) -> None:
-        """Visits a leaf. Arrays, nulls and long strings are stored and shown, but not aggregated."""
-        self._values += 1
-        if self._values > self._max_values:
-            raise self._too_many()
-        if key in self.aggregated or key in self._not_aggregated:
-            detail = f"metrics contains {abbreviate_key(key)} twice, once with a dot and once nested."
-            raise BadRequest("ambiguous_metric", detail)
-        if isinstance(value, list):
-            self._visit_array(value, key, depth)
-            self._not_aggregated.add(key)
-            return
-        self._check_scalar(value, key)
-        if value is None or (isinstance(value, str) and len(value) > MAX_CATEGORY_LENGTH):
-            self._not_aggregated.add(key)
-        else:
-            self.aggregated[key] = value  # type: ignore[assignment]  # the other JSON types
+                not_aggregated.add(key)
 
     def _visit_array(self, members: list[object], key: str, depth: int) -> None:
         if depth > self._max_depth:
             raise self._too_deep(key)
-        self._values += len(members)
-        if self._values > self._max_values:
-            raise self._too_many()
+        self._count_values(len(members))
         for value in members:
             if isinstance(value, list):
                 self._visit_array(value, key, depth + 1)
@@ -116,19 +103,30 @@ class _Flattener:
             else:
                 self._check_scalar(value, key)
 
-    def _check_scalar(self, value: object, key: str) -> None:
+    def _check_scalar(self, value: object, key: str) -> bool:
+        """Returns whether the value is aggregated."""
         if isinstance(value, str):
             if len(value) > self._max_text or "\0" in value:
                 check_text(value, f"metrics.{abbreviate_key(key)}", self._max_text)
-        elif isinstance(value, int):
+            return len(value) <= MAX_CATEGORY_LENGTH
+        if isinstance(value, int):
             if not -PLAIN_INT < value < PLAIN_INT:
                 _check_number(Decimal(value), key)
         elif isinstance(value, Decimal):
             _check_number(value, key)
+        return value is not None
 
-    def _too_many(self) -> BadRequest:
-        detail = f"metrics contains more than {self._max_values} values, including those in arrays."
-        return BadRequest("too_many_metrics", detail)
+    def _count_values(self, count: int) -> None:
+        self._values += count
+        if self._values > self._max_values:
+            detail = f"metrics contains more than {self._max_values} values, including those in arrays."
+            raise BadRequest("too_many_metrics", detail)
+
+    def _bad_key(self, key: str) -> BadRequest:
+        if len(key) > self._max_key:
+            detail = f"metrics.{abbreviate_key(key)}: a key has at most {self._max_key} characters."
+            return BadRequest("key_too_long", detail)
+        return _nul("a key in metrics")
 
     def _too_deep(self, key: str) -> BadRequest:
         return BadRequest("too_deep", f"metrics.{abbreviate_key(key)}: the maximum depth is {self._max_depth} levels.")
@@ -153,7 +151,9 @@ def _nul(field: str) -> BadRequest:
 
 
 def _check_number(value: Decimal, key: str) -> None:
-    if len(value.as_tuple().digits) > MAX_DIGITS or (
+    # A number has at most as many digits as characters, and `as_tuple` takes several times as long as `str`.
+    has_many_digits = len(str(value)) > MAX_DIGITS and len(value.as_tuple().digits) > MAX_DIGITS
+    if has_many_digits or (
         value.adjusted() not in PLAIN_EXPONENTS and not MIN_NUMBER <= value.copy_abs() <= MAX_NUMBER
     ):
         detail = f"metrics.{abbreviate_key(key)} is beyond the range of a double."

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import msgspec
+
 from shm.core.errors import BadRequest, DatabaseUnavailable, Overloaded, PartitionMissing, UnstorableData
 from shm.core.logs import RateLimitedLogger
 from shm.ingest.fair_queue import FairQueue
@@ -55,8 +57,7 @@ class BatchTimes:
     commit_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry(Generic[T, R]):
+class _Entry(msgspec.Struct, Generic[T, R], frozen=True):
     item: T
     result: "asyncio.Future[R]"
     queued_at: float  # time.monotonic(), in seconds

@@ -105,8 +105,7 @@ class Registration:
     os_arch: str
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """A snapshot with a valid signature by `public_key`.
 
     `app_slug` and `received_at`: only of one that is imported from another server of SHM.

@@ -4,8 +4,8 @@ A body is parsed (`shm.ingest.payloads`) only after `verify_body` has returned i
 """
 
 import re
-from dataclasses import dataclass
 
+import msgspec
 import nacl.bindings
 import nacl.exceptions
 
@@ -16,16 +16,14 @@ PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
 SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureHeaders:
+class SignatureHeaders(msgspec.Struct, frozen=True):
     """`X-Instance-ID` in lower case and the 64 bytes of `X-Signature`; not yet verified."""
 
     instance_id: str
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SignedBody:
+class SignedBody(msgspec.Struct, frozen=True):
     """A body with a valid signature by `public_key`. Only this module creates it; the parsers of bodies require it."""
 
     instance_id: str
