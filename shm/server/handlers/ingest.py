@@ -1,8 +1,8 @@
 """The endpoints of the client protocol: a function from request to response for each."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -127,12 +127,14 @@ async def activate(services: Services, request: Request) -> Response:
 
 async def snapshot(services: Services, request: Request) -> Response:
     """Stores a snapshot. Responds with 202 once it is committed."""
-    with _count_failures(services, request):
+    try:
         signed = await _verify_within_limits(services, request)
         sent = payloads.parse_snapshot(signed, services.database.clock.now(), services.settings)
         rate_limit = services.rate_limiter.check_install(signed.instance_id)
-        with _count_if_unapproved(services, signed):
-            receipt = await services.intake.store(sent)
+        receipt = await services.intake.store(sent)
+    except (Unauthorized, Forbidden) as refusal:
+        _count_refusal(services, request, refusal)
+        raise
     _take_from_budgets(services, request, signed, rate_limit, [receipt])
     if receipt.last_sequence is None:
         return Response(SNAPSHOT_RECEIVED, HTTPStatus.ACCEPTED)
@@ -145,7 +147,7 @@ async def backlog(services: Services, request: Request) -> Response:
 
     The response has a result for each member and is sent once all valid members are committed.
     """
-    with _count_failures(services, request):
+    try:
         signed = await _verify_within_limits(services, request)
         members = payloads.split_backlog(signed, services.settings)
         rate_limit = services.rate_limiter.check_install(signed.instance_id)
@@ -155,10 +157,12 @@ async def backlog(services: Services, request: Request) -> Response:
             await request.turn()
             sent.append(payloads.parse_member(member, signed, now, services.settings))
         valid = [member for member in sent if not isinstance(member, Refusal)]
-        with _count_if_unapproved(services, signed):
-            receipts = await services.intake.store_all(valid)
+        receipts = await services.intake.store_all(valid)
         if not valid:  # no statement has checked the instance and its key yet
             await services.registry.confirm_key(signed.instance_id, signed.public_key)
+    except (Unauthorized, Forbidden) as refusal:
+        _count_refusal(services, request, refusal)
+        raise
     _take_from_budgets(services, request, signed, rate_limit, receipts)
     stored = iter(receipts)
     results = [_to_member_result(member if isinstance(member, Refusal) else next(stored)) for member in sent]
@@ -308,26 +312,16 @@ async def _verify_over_budget(services: Services, request: Request, address: byt
     return signatures.verify_body(headers, key, request.body)
 
 
-@contextmanager
-def _count_failures(services: Services, request: Request) -> Iterator[None]:
-    """Counts a request with a bad signature, or of an unknown instance, against the rate limit of its address."""
-    try:
-        yield
-    except (Unauthorized, Forbidden) as refusal:
-        if refusal.code != "not_approved":
-            services.rate_limiter.take_failure(request.address)
-        raise
+def _count_refusal(services: Services, request: Request, refusal: Unauthorized | Forbidden) -> None:
+    """Counts a refused snapshot or backlog against a rate limit.
 
-
-@contextmanager
-def _count_if_unapproved(services: Services, signed: SignedBody) -> Iterator[None]:
-    """Counts a snapshot of an unapproved instance against the rate limit: it costs as much as a stored one."""
-    try:
-        yield
-    except Forbidden as refusal:
-        if refusal.code == "not_approved":
-            services.rate_limiter.take_install(signed.instance_id)
-        raise
+    One of an unapproved instance costs as much as a stored one and counts against the limit of its instance, whose
+    signature was valid. A bad signature, or one of an unknown instance, counts against the limit of its address.
+    """
+    if refusal.code == "not_approved":
+        services.rate_limiter.take_install(_parse_signature_headers(request).instance_id)
+    else:
+        services.rate_limiter.take_failure(request.address)
 
 
 def _take_from_budgets(
