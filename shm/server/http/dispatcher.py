@@ -143,7 +143,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         self._stream.head_complete()
         if not has_body(headers):
             self._stream.connections.request_complete(self._stream)
-        if sum(len(name) + len(value) for name, value in headers.get_all()) > self._services.settings.max_headers:
+        if self._has_too_large_headers(headers):
             self._refuse(HEADERS_TOO_LARGE)
             return None
         start_line = _to_origin_form(cast(httputil.RequestStartLine, start_line), headers)
@@ -157,6 +157,13 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
             if refusal is not None:
                 return self._delay(refusal, start_line, headers, endpoint, limit)
         return self._pass_on(start_line, headers, endpoint, limit)
+
+    def _has_too_large_headers(self, headers: httputil.HTTPHeaders) -> bool:
+        """Whether the headers are over their limit. They are not if the whole head is within it."""
+        limit = self._services.settings.max_headers
+        return self._connection.head_length > limit and (
+            sum(len(name) + len(value) for name, value in headers.get_all()) > limit
+        )
 
     def _refuse(self, refusal: Refusal) -> None:
         """Responds and closes the connection."""

@@ -16,13 +16,12 @@ from typing import cast
 import msgspec
 from tornado import httputil
 from tornado.escape import parse_qs_bytes
-from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from shm.core.errors import BadRequest, MethodNotAllowed, PayloadTooLarge, Refusal, RequestTimeout
 from shm.core.settings import Settings
 from shm.server.http import problems
-from shm.server.http.connection import MAX_DISCARDED_BYTES, body_length, has_body
+from shm.server.http.connection import MAX_DISCARDED_BYTES, Connection, body_length, has_body
 from shm.server.http.stream import Stream, render_response
 from shm.server.http.unauthenticated import UnauthenticatedLimit
 from shm.server.large_bodies import LargeBodies
@@ -110,7 +109,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
     """One request on a connection. Tornado calls its public methods in the order of their definition."""
 
     def __init__(
-        self, services: Services, connection: HTTP1Connection, endpoint: Endpoint, limit: UnauthenticatedLimit
+        self, services: Services, connection: Connection, endpoint: Endpoint, limit: UnauthenticatedLimit
     ) -> None:
         self._services = services
         self._limit = limit
@@ -131,7 +130,6 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         self._services.pending_bodies.add(self)
         start_line = cast(httputil.RequestStartLine, start_line)
         self._is_http_1_0 = start_line.version != "HTTP/1.1"
-        self._closes_connection = self._is_http_1_0 or headers.get("Connection", "").lower() == "close"
         self._is_head = start_line.method == "HEAD"
         length = body_length(headers) or 0
         try:
@@ -290,7 +288,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
 
     def _write(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> "asyncio.Future[None]":
         self._start_response(status)
-        if self._closes_connection:
+        if not self._connection.keeps_alive:
             headers["Connection"] = "close"
         return self._connection.write(render_response(status, headers, b"" if self._is_head else body, len(body)))
 

@@ -71,6 +71,7 @@ FRAMED: dict[str, tuple[tuple[str, ...], bytes, Verdict]] = {
     "a length after a line feed in a header": (("X: x\nContent-Length: 2",), b"{}", BAD_HTTP),
     "a head that ends in line feeds": (("Content-Length: 2\n\n",), b"{}", BAD_HTTP),
     "a header with a carriage return": (("X: x\ry", "Content-Length: 2"), b"{}", BAD_HTTP),
+    "a last header that ends in a second carriage return": (("Content-Length: 2", "X: x\r"), b"{}", BAD_HTTP),
     "a header of bytes that are not text": (("X: \xff\xfe\x80", "Content-Length: 2"), b"{}", UNSIGNED),
     "a header of 12,000 spaces": (("X: " + " " * 12_000 + "x", "Content-Length: 2"), b"{}", UNSIGNED),
     "1,000 headers": (tuple(f"X{n}: y" for n in range(1000)), b"", UNSIGNED),
@@ -87,6 +88,10 @@ RAW: dict[str, tuple[bytes, tuple[Verdict, ...]]] = {
     "no Host": (b"POST /v1/snapshot HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", (BAD_HTTP,)),
     "an invalid Host": (b"POST /v1/snapshot HTTP/1.1\r\nHost: a b\\\r\nContent-Length: 2\r\n\r\n{}", (BAD_HTTP,)),
     "a request line of one word": (b"GARBAGE\r\n\r\n", (BAD_HTTP,)),
+    "a request line that ends in a second carriage return": (
+        b"POST /v1/snapshot HTTP/1.1\r\r\nHost: shm.test\r\nContent-Length: 2\r\n\r\n{}",
+        (BAD_HTTP,),
+    ),
     "HTTP/0.9": (b"GET /\r\n\r\n", (BAD_HTTP,)),
     "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: shm.test\r\n\r\n", (BAD_HTTP,)),
     "the beginning of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (BAD_HTTP,)),
