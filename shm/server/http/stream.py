@@ -63,6 +63,7 @@ class Stream(IOStream):
     instruments: Instruments
     connections: Connections
     request_memory: RequestMemory
+    address: bytes | None  # of the peer, as a keyed hash; None for a trusted proxy
     waiting_since = deadline = write_deadline = 0.0  # belong to `connections`
     chunks = 0  # of the present body
     is_reading_head = True  # set until a request's head is complete
@@ -84,6 +85,7 @@ class Stream(IOStream):
         stream.__class__ = TlsStream if isinstance(stream, SSLIOStream) else cls
         stream = cast(Stream, stream)
         stream.instruments, stream.connections, stream.request_memory = instruments, connections, request_memory
+        stream.address = address
         connections.add(stream, address)
         IOStream.set_nodelay(stream, True)
 

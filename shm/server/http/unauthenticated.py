@@ -32,6 +32,8 @@ class UnauthenticatedLimit:
     @cached_property
     def address(self) -> bytes | None:
         """The client's address as a keyed hash; None if no limit of addresses applies."""
+        if not self._forwarded:  # then it is the peer's, which was hashed for the connection
+            return self._stream.address if self._limiter.enabled else None
         return self._limiter.rate_limit_address(self._peer, self._forwarded)
 
     def take(self) -> TooManyRequests | None:
