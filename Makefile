@@ -53,7 +53,7 @@ bench-feed: .venv/.ready  ## measure the feed's latency: 1,000 subscribers, 1,00
 bench-console: .venv/.ready  ## measure the console at up to 1,000,000 instances: start, keys, CPU, bytes, memory; in about twenty minutes
 	@$(BIN)/python -m bench.console
 
-bench-ssh: .venv/.ready  ## measure what ten consoles over SSH cost, in about three minutes; needs the OpenSSH client
+bench-ssh: .venv/.ready  ## measure what ten consoles over SSH cost, in about seven minutes; needs the OpenSSH client
 	@$(BIN)/python -m bench.console.over_ssh
 
 bench-stall: .venv/.ready  ## measure the longest wait of an honest install during attacks, in about twenty minutes; needs wrk

@@ -2,7 +2,9 @@
 
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.console.bare_app import WORD
 from bench.console.terminal import Terminal, open_console, open_program
@@ -24,6 +26,17 @@ class Start:
     paint_s: float
     rows_s: float
     bare_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To a key: milliseconds until its frame, and those of CPU time that the program spent meanwhile.
+
+    The rest is spent waiting: for a free core, for the next frame, or for the terminal.
+    """
+
+    ms: float
+    cpu_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +65,46 @@ def measure_cost(terminal: Terminal, seconds: float) -> Cost:
     return Cost((cpu_seconds(pid) - cpu) / seconds * 100, (terminal.bytes_read - read) / seconds, resident_mib(pid))
 
 
-def measure_keys(terminal: Terminal, count: int) -> list[float]:
-    """Milliseconds from each key to the frame with the cursor on another instance.
+def measure_keys(terminal: Terminal, count: int) -> list[Answer]:
+    """The answer to each key: the frame with the cursor on another instance.
 
     The cursor stays on its instance when rows move, so another instance is the answer to a key and to nothing else.
     """
     return [_measure_key(terminal, "j" if number % 4 < 2 else "k") for number in range(count)]
 
 
-def _measure_key(terminal: Terminal, key: str) -> float:
+def _measure_key(terminal: Terminal, key: str) -> Answer:
     before = terminal.cursor_id
     if before is None:
         raise InvalidRun("No row is under the cursor:\n" + "\n".join(terminal.lines))
+    cpu_ms = _main_thread_ms(terminal.process.pid)
     pressed_at = terminal.type_key(key)
     shown_at = terminal.wait_until(lambda: terminal.cursor_id not in (before, None), KEY_TIMEOUT_S)
+    cpu_ms = _main_thread_ms(terminal.process.pid) - cpu_ms
     terminal.read_for(KEY_PAUSE_S)
-    return (shown_at - pressed_at) * 1e3
+    return Answer((shown_at - pressed_at) * 1e3, cpu_ms)
 
 
-def quantile(values: list[float], hundredth: int) -> float:
+def _main_thread_ms(pid: int) -> float:
+    """CPU time of a program's main thread, to the microsecond."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
+
+
+def format_answers(answers: Sequence[Answer]) -> str:
+    """p50 and p99 of the milliseconds."""
+    return format_percentiles([answer.ms for answer in answers])
+
+
+def format_percentiles(values: Sequence[float]) -> str:
+    """p50 and p99."""
+    return f"{quantile(values, 50):.0f}/{quantile(values, 99):.0f}"
+
+
+def p99_ms(answers: Sequence[Answer]) -> float:
+    """The 99th percentile of the milliseconds."""
+    return quantile([answer.ms for answer in answers], 99)
+
+
+def quantile(values: Sequence[float], hundredth: int) -> float:
     """A percentile."""
     return statistics.quantiles(values, n=100, method="inclusive")[hundredth - 1]

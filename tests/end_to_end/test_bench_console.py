@@ -23,13 +23,13 @@ def test_the_quick_console_bench_prints_each_row_and_target(postgres_dir: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert sum(line.startswith("300  ") for line in lines) == 1
-    assert sum(line.startswith(("met ", "not met ")) for line in lines) == 7
+    assert sum(line.startswith(("met ", "not met ")) for line in lines) == 8
     assert list(postgres_dir.iterdir()) == []
 
 
 @pytest.mark.long
 @NEEDS_CLIENT
-def test_the_quick_bench_over_ssh_prints_both_rows(postgres_dir: Path) -> None:
+def test_the_quick_bench_over_ssh_prints_each_row(postgres_dir: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.console.over_ssh", "--quick", "--folder", str(postgres_dir)],
         cwd=CHECKOUT,
@@ -38,7 +38,9 @@ def test_the_quick_bench_over_ssh_prints_both_rows(postgres_dir: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [line.split() for line in done.stdout.splitlines() if line.strip().startswith(("0 ", "12 "))]
-    assert [len(row) for row in rows] == [4, 4]
-    assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[2:])
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    rows = [line.split() for line in lines if line.startswith(("0  ", "12  ", "1,000  "))]
+    assert [len(row) for row in rows] == [6, 6, 6]
+    assert all(float(cell.replace(",", "")) > 0 for row in rows[1:] for cell in row[:-1])
+    assert sum(line.startswith(("met ", "not met ")) for line in lines) == 5
     assert list(postgres_dir.iterdir()) == []
