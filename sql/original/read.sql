@@ -1,9 +1,9 @@
 -- Statements that read a database of the original server. They are not for SHM's schema. Each row may have been changed
--- by hand, or come from a hostile server: texts are cut and times bounded here, everything else is checked by Python.
+-- by hand, or come from a hostile server: these statements cut texts and bound times, and Python checks everything else.
 
 -- name: find_tables
--- Whether the original's tables are in the schema, by columns that SHM does not have, and whether the one of applications
--- is, which its first release did not have.
+-- Whether the schema has the original's tables, recognized by columns that SHM does not have, and whether it has the table
+-- of applications, which the original's first release lacked.
 SELECT
     count(*) FILTER (WHERE (table_name, column_name) IN (('snapshots', 'data'), ('instances', 'public_key'))) = 2
         AS is_original,

@@ -27,8 +27,9 @@ expected_leaves AS MATERIALIZED (
 
 -- part: expected_state
 -- `after`: the state of the instances in `before` that follows from their newest raw snapshots, `newest_snapshots`. An
--- instance without snapshots has none, unless its snapshots may have been dropped (`raw_history`): then its present state is kept. The
--- leaves are those of the snapshot, or those that an instance kept that has changed its application since.
+-- instance without snapshots has no state, unless its snapshots may have been dropped (`raw_history`): then its present
+-- state is kept. The leaves are those of the snapshot, or those that an instance kept that has changed its application
+-- since.
 expected_snapshots AS MATERIALIZED (
     SELECT
         b.instance_id, b.app_slug, b.app_version, b.environment, b.status, b.first_seen_at, b.last_seen_at,

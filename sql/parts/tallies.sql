@@ -197,7 +197,7 @@ after AS (
 ),
 
 -- part: after_deleted
--- `after` of instances that are deleted: none.
+-- `after` of instances that are deleted: no rows.
 after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
     FROM before
@@ -207,7 +207,7 @@ after AS (
 -- part: due_instances
 -- `before` and `after` of the instances whose evaluation has changed by the passing of time and that no refresh has
 -- processed yet, of one application or of all. Readers add the resulting deltas to the tallies, so their answers are
--- correct at their moment. There are usually none.
+-- correct at their moment. Usually no instance is due.
 before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE refresh_at <= now() AND (%(app)s::text IS NULL OR app_slug = %(app)s)
 ),

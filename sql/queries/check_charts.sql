@@ -104,7 +104,7 @@ FROM (
 -- corrected so that the days before it, plus the hours, result in the days that can be verified. Otherwise the error of
 -- the days before would be in every value of a chart that begins before this midnight.
 -- `hours` has a definition of its own: in a long history nearly every run has its own pair of hours, so beginnings and ends
--- are summed apart, each by hour. The sums of all pairs would be as many as the leaves of the runs and not fit into memory.
+-- are summed separately by hour. The sums of all pairs would be as many as the leaves of the runs and not fit into memory.
 WITH
 -- use: chart_history
 run_sums AS MATERIALIZED (

@@ -358,8 +358,8 @@ ORDER BY e.id_hash, e.erased_at DESC
 LIMIT %(limit)s;
 
 -- name: find_erased
--- The instances that were erased according to a list (a JSON array of hashes), but are here. One that has registered
--- again since is not erased. Reads all instances.
+-- The stored instances that a list (a JSON array of hashes) has as erased. One that has registered again since is not
+-- erased. Reads all instances.
 SELECT i.instance_id::text
 FROM instances i
 CROSS JOIN settings

@@ -1,8 +1,8 @@
--- Takes over what a database of the original server, or a complete export of SHM, holds. Each statement can be repeated.
+-- Imports from a database of the original server or from a complete export of SHM. Each statement can be repeated.
 
 -- name: store_applications
 -- Stores applications (a JSON array) that do not exist yet, and their slugs of the original as aliases. One without an ID,
--- or with the ID of another one, gets a new one. No row for one whose slug is an alias here: it was merged.
+-- or with the ID of another one, gets a new one. No row for one whose slug is an alias in this database: it was merged.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH batch AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(batch)s::jsonb) AS (
@@ -49,7 +49,7 @@ RETURNING slug;
 
 -- name: freeze_history
 -- Records that raw snapshots from before `raw_since` were deleted in the other database. Its days before `frozen_until`,
--- which no snapshot here can confirm, are stored as they are and never computed again.
+-- which no snapshot in this database can confirm, are stored as they are and never computed again.
 SELECT pg_advisory_xact_lock({rollup_lock});
 UPDATE series_head SET
     raw_since = greatest(raw_since, %(raw_since)s::timestamptz),
@@ -60,9 +60,9 @@ RETURNING raw_since;
 -- name: store_days
 -- Stores values of closed days (a JSON array) that do not exist yet, from the database with the hash key of this name. An
 -- application takes days from one source only, and only if it has none before `frozen_until` when their import begins:
--- with those of another server they would have to be added up, and an import that is repeated would add them twice.
+-- values of another server would have to be added to them, and a repeated import would add them twice.
 -- Returns the numbers of stored values, and of those that belong to an application with another source or days of its own,
--- or to none that exists here.
+-- or to one that does not exist.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH batch AS MATERIALIZED (
     SELECT
@@ -109,7 +109,7 @@ SELECT
 --   new       it is stored
 --   known     it exists, with the same key
 --   conflict  it exists, with another key
---   erased    it was erased or deleted here
+--   erased    it was erased or deleted in this database
 SELECT pg_advisory_xact_lock({writers_lock});
 SELECT pg_notify('shm_feed', '');
 WITH
@@ -235,8 +235,8 @@ ON CONFLICT (instance_id, app_version) DO NOTHING
 RETURNING instance_id;
 
 -- name: set_versions
--- Sets the versions of instances (a JSON array) that registered another one after their last snapshot, unless they have
--- reported here since.
+-- Sets the versions of instances (a JSON array) that registered another one after their last snapshot, unless this
+-- server has received a report of them since.
 SELECT pg_advisory_xact_lock({writers_lock});
 SELECT pg_notify('shm_feed', '');
 WITH batch AS MATERIALIZED (

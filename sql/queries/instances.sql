@@ -39,7 +39,7 @@ WHERE i.instance_id = p.instance_id;
 
 -- name: end_series
 -- Ends a revoked instance in the series with its last hour: the runs of its newest snapshot, and of those with later
--- times, are cut there. It does not need the writers' lock; the row of the instance is locked last and for a moment.
+-- times, end in that hour. It does not need the writers' lock; the row of the instance is locked last and for a moment.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH target AS MATERIALIZED (
     SELECT instance_id FROM instances

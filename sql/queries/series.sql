@@ -320,7 +320,7 @@ LIMIT %(limit)s;
 -- name: select_past_distributions
 -- The distributions of numbers at ascending points in the past, from the raw snapshots, because sums do not contain
 -- them. The statement reads all raw snapshots of that time, of every instance that belongs or belonged to the
--- application. Points for which some of the raw snapshots have been deleted have none.
+-- application. A point has no distribution if some of its raw snapshots have been deleted.
 WITH runs AS (
     SELECT
         s.app_slug, coalesce(s.leaves, s.metrics) AS leaves, s.snapshot_at AS starts_at,

@@ -6,7 +6,7 @@ FROM tokens
 WHERE token_hash = ANY(%(token_hashes)s::bytea[]) AND (expires_at IS NULL OR expires_at > now());
 
 -- name: select_hashes
--- The hashes of all valid tokens, of which there are at most SHM_MAX_TOKENS and some more.
+-- The hashes of all valid tokens, a few more than SHM_MAX_TOKENS at most.
 SELECT token_hash FROM tokens WHERE expires_at IS NULL OR expires_at > now() LIMIT %(limit)s;
 
 -- name: record_use
