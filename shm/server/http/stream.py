@@ -21,7 +21,7 @@ FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_H
 
 MAX_CHUNKS = 1_024  # of a body: each takes as long as a small request, however short it is
 
-MAX_CHUNK_HEAD_BYTES = 256  # of the line before a chunk: its size, and extensions, which nothing uses
+MAX_CHUNK_HEAD_BYTES = 256  # of the line before a chunk: its size, and extensions, which nothing uses; of a trailer
 
 # The line before a chunk with extensions (RFC 9112, section 7.1.1). A line that differs from it is refused: another
 # server on the path of the request might find the end of the line elsewhere.
@@ -30,6 +30,13 @@ _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 EXTENDED_CHUNK_HEAD = re.compile(
     rb"([0-9A-Fa-f]+)(?:[\t ]*;[\t ]*" + _TOKEN + rb"(?:[\t ]*=[\t ]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)+\r\n"
 )
+
+LAST_CHUNK_HEAD = re.compile(rb"0+\r\n")
+
+MAX_TRAILERS = 64  # fields after the last chunk, which nothing uses
+
+# Such a field (RFC 9112, section 7.1.2): name, colon, value.
+TRAILER = re.compile(_TOKEN + rb":[\t -~\x80-\xff]*\r\n")
 
 TORNADO_400 = b"HTTP/1.1 400 Bad Request\r\n\r\n"  # Tornado's whole response to unreadable HTTP
 
@@ -66,6 +73,7 @@ class Stream(IOStream):
     address: bytes | None  # of the peer, as a keyed hash; None for a trusted proxy
     waiting_since = deadline = write_deadline = 0.0  # belong to `connections`
     chunks = 0  # of the present body
+    is_last_chunk = False  # set while the last chunk of a body is read
     is_reading_head = True  # set until a request's head is complete
     has_head_begun = False  # set from the first byte of a request's head
     is_answering = False  # set while a request waits for its response
@@ -114,7 +122,31 @@ class Stream(IOStream):
         self.chunks += 1
         if self.chunks > MAX_CHUNKS:
             raise HTTPInputError("too many chunks")
-        return _without_extensions(super().read_until(delimiter, MAX_CHUNK_HEAD_BYTES))
+        return self._read_chunk_head()
+
+    async def _read_chunk_head(self) -> bytes:
+        head = await super().read_until(b"\r\n", MAX_CHUNK_HEAD_BYTES)
+        extended = EXTENDED_CHUNK_HEAD.fullmatch(head)
+        if extended is not None:
+            head = extended[1] + b"\r\n"
+        self.is_last_chunk = LAST_CHUNK_HEAD.fullmatch(head) is not None
+        return head
+
+    def read_bytes(self, num_bytes: int, partial: bool = False) -> Awaitable[bytes]:
+        """Called by Tornado for a body. After the last chunk it reads the end of a line: discards trailers before."""
+        if not self.is_last_chunk:
+            return super().read_bytes(num_bytes, partial)
+        self.is_last_chunk = False
+        return self._discard_trailers()
+
+    async def _discard_trailers(self) -> bytes:
+        for _ in range(MAX_TRAILERS + 1):
+            line = await super().read_until(b"\r\n", MAX_CHUNK_HEAD_BYTES)
+            if line == b"\r\n":
+                return line
+            if TRAILER.fullmatch(line) is None:
+                break
+        raise HTTPInputError("trailers")
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Called by Tornado to read from the socket. Counts the bytes of a head, and notices the first one."""
@@ -131,7 +163,7 @@ class Stream(IOStream):
 
     def head_complete(self) -> None:
         """The head of a request is complete."""
-        self.is_reading_head, self.chunks = False, 0
+        self.is_reading_head, self.chunks, self.is_last_chunk = False, 0, False
         self.request_memory.release(self)
         self.connections.head_complete(self)
 
@@ -206,14 +238,8 @@ class Stream(IOStream):
         """The refusal for a part of a request beyond its size limit."""
         if not self.is_reading_head:
             return BAD_HTTP
-        is_request_line_complete = b"\n" in self._read_buffer
+        is_request_line_complete = b"\n" in self._read_buffer.lstrip(b"\r\n")  # an empty line may precede it
         return HEADERS_TOO_LARGE if is_request_line_complete else URL_TOO_LONG
-
-
-async def _without_extensions(chunk_head: Awaitable[bytes]) -> bytes:
-    head = await chunk_head
-    extended = EXTENDED_CHUNK_HEAD.fullmatch(head)
-    return head if extended is None else extended[1] + b"\r\n"
 
 
 class TlsStream(Stream, SSLIOStream):
