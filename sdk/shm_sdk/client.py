@@ -295,7 +295,11 @@ class Client(Controls):
         with forking.import_lock:
             from shm_sdk.uwsgi_hosts import defer_to_workers
 
-        return defer_to_workers(lambda: self.start(first_report_after))
+        try:
+            return defer_to_workers(lambda: self.start(first_report_after))
+        except Exception:  # of another version of uWSGI, or of what stands in for it
+            log.debug("uWSGI does not start telemetry in its workers", exc_info=True)
+            return False
 
     def _renew_after_fork(self) -> None:
         """Renews the state of a child whose host forks without Python's fork hooks, as uWSGI does."""

@@ -12,11 +12,11 @@ from importlib import import_module
 def defer_to_workers(start: Callable[[], None]) -> bool:
     """In uWSGI's master, has uWSGI call `start` in each worker after the fork. Returns whether it does."""
     uwsgi = sys.modules.get("uwsgi")
-    if uwsgi is None or uwsgi.worker_id() != 0:
+    if uwsgi is None or getattr(uwsgi, "worker_id", lambda: 1)() != 0:  # a module of that name may be a stand-in
         return False
     try:
         import_module("uwsgidecorators").postfork_chain.append(start)
-    except (ImportError, AttributeError):
+    except Exception:  # it is missing, or refuses to be imported: without a master process
         previous = getattr(uwsgi, "post_fork_hook", None)
 
         def run_hooks() -> None:

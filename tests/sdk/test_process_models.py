@@ -146,10 +146,14 @@ def test_uvicorn_workers(scripted_server: ScriptedServer, tmp_path: Path) -> Non
     assert scripted_server.paths.count("/v1/register") == 1
 
 
-@pytest.mark.parametrize("hooks", [(), ("--py-call-uwsgi-fork-hooks",)], ids=["without hooks", "with hooks"])
-def test_uwsgi(scripted_server: ScriptedServer, tmp_path: Path, hooks: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "mode",
+    [("--master",), ("--master", "--py-call-uwsgi-fork-hooks"), ()],
+    ids=["without hooks", "with hooks", "without a master"],
+)
+def test_uwsgi(scripted_server: ScriptedServer, tmp_path: Path, mode: tuple[str, ...]) -> None:
     port = free_port()
-    options = ("--http-socket", f"127.0.0.1:{port}", "--master", "--processes", "3", "--enable-threads", *hooks)
+    options = ("--http-socket", f"127.0.0.1:{port}", "--processes", "3", "--enable-threads", *mode)
     python = ("--virtualenv", sys.prefix, "--module", "host:wsgi")
     program = Path(sys.executable).with_name("uwsgi")
     with running(tmp_path, scripted_server, str(program), *options, *python, DELAY="5"):

@@ -2,11 +2,13 @@
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -395,3 +397,14 @@ print(masks)
 def test_a_host_may_wait_for_signals(scripted_server: ScriptedServer, tmp_path: Path) -> None:
     """The system delivers them to no thread of the SDK. A process that a provider starts can be terminated."""
     assert run_host(WAITS_FOR_SIGNALS, scripted_server.url, tmp_path) == "SIGTERM\n['\\n']\n"
+
+
+@pytest.mark.parametrize("members", [{}, {"worker_id": lambda: 0}, {"worker_id": lambda: 1 / 0}], ids=str)
+def test_a_stand_in_for_uwsgi_raises_nowhere(
+    client: MakeClient, monkeypatch: pytest.MonkeyPatch, members: dict[str, object]
+) -> None:
+    """uWSGI itself has only some of its functions without a master process."""
+    stand_in = ModuleType("uwsgi")
+    vars(stand_in).update(members)
+    monkeypatch.setitem(sys.modules, "uwsgi", stand_in)
+    client(strict=True).start()
