@@ -15,10 +15,6 @@ MAX_FORK_DELAY_S = 10.0  # an import that takes longer does not stop the host's 
 # Everything that a report uses, also what the standard library imports only when it is needed.
 REPORTING_MODULES = (
     "contextvars",
-    "email.message",
-    "email.parser",
-    "email.utils",
-    "http.client",
     "json",
     "queue",
     "random",

@@ -5,8 +5,6 @@ every few seconds, takes many times as long.
 """
 
 import functools
-import http.client
-import io
 import os
 import socket
 import threading
@@ -15,14 +13,14 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from shm_sdk import forking
+from shm_sdk.http_messages import ResponseReader, encode_request
 from shm_sdk.threads import run_in_thread
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from _typeshed import WriteableBuffer
-
 MAX_ADDRESS_TIMEOUT_S = 5.0  # for each address of the server; a healthy one answers in a fraction of a second
+OK_STATUS = 200
 CHUNK_BYTES = 16 * 1024  # of one write; a TLS record is no larger
 
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]  # as getaddrinfo returns it
@@ -75,7 +73,7 @@ class Resolver:
 
 
 class DeadlineSocket:
-    """The part of a socket that http.client uses. Its owner moves `deadline` for each request."""
+    """A connection. Its owner moves `deadline` for each request."""
 
     def __init__(self, connected: socket.socket, deadline: float) -> None:
         self._socket = connected
@@ -88,9 +86,10 @@ class DeadlineSocket:
             self._socket.settimeout(remaining_s(self.deadline))
             rest = rest[self._socket.send(rest[:CHUNK_BYTES]) :]
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """A buffered reader; http.client reads responses from it."""
-        return io.BufferedReader(_DeadlineReader(self, self._socket))
+    def receive(self, count: int) -> bytes:
+        """Up to so many bytes, none at the end of the connection. Raises TimeoutError at the deadline."""
+        self._socket.settimeout(remaining_s(self.deadline))
+        return self._socket.recv(count)
 
     def close(self) -> None:
         """Closes the socket."""
@@ -104,27 +103,6 @@ class DeadlineSocket:
         is_original = type(context).__module__ == "ssl"
         server_name = name if is_original else name.decode()
         self._socket = context.wrap_socket(self._socket, server_hostname=server_name)
-
-    def settimeout_until_deadline(self) -> None:
-        """Limits the next operation; raises TimeoutError past the deadline."""
-        self._socket.settimeout(remaining_s(self.deadline))
-
-
-class _DeadlineReader(io.RawIOBase):
-    def __init__(self, owner: DeadlineSocket, connected: socket.socket) -> None:
-        self._owner = owner
-        self._raw = connected.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int | None:
-        self._owner.settimeout_until_deadline()
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
 
 
 def connect(resolver: Resolver, host: str, port: int, deadline: float) -> DeadlineSocket:
@@ -156,15 +134,9 @@ def connect(resolver: Resolver, host: str, port: int, deadline: float) -> Deadli
 def open_tunnel(proxy: DeadlineSocket, host: str, port: int, headers: dict[str, str]) -> None:
     """Asks an HTTP proxy to connect to the server; raises TunnelRefusedError if it does not."""
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{name}: {value}" for name, value in headers.items())]
-    proxy.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-    response = http.client.HTTPResponse(proxy, method="CONNECT")  # type: ignore[arg-type]  # it only calls makefile
-    try:
-        response.begin()
-        if response.status != http.HTTPStatus.OK:
-            raise TunnelRefusedError("the proxy refuses the tunnel")
-    finally:
-        response.close()
+    proxy.sendall(encode_request("CONNECT", target, [("Host", target), *headers.items()]))
+    if ResponseReader(proxy.receive).read_head().status != OK_STATUS:
+        raise TunnelRefusedError("the proxy refuses the tunnel")
 
 
 def to_ascii(host: str) -> bytes:

@@ -5,7 +5,6 @@ from the environment. Every failure raises TransportError, with a reason that ca
 """
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -13,13 +12,16 @@ import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from ssl import SSLCertVerificationError
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from shm_sdk.certificates import NoAuthoritiesError
-from shm_sdk.network import DeadlineSocket, Resolver, TunnelRefusedError, connect, open_tunnel
+from shm_sdk.clock import get_clock
+from shm_sdk.http_messages import Head, InvalidResponseError, ResponseReader, encode_request, parse_date
+from shm_sdk.network import DeadlineSocket, Resolver, TunnelRefusedError, connect, open_tunnel, to_ascii
 from shm_sdk.proxies import UnsupportedProxyError, find_proxy, proxy_headers
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_RESPONSE_BYTES = 64 * 1024  # the longest response to a report has a few thousand
 MAX_RETRY_AFTER_S = 86400.0  # a longer Retry-After is shortened to one request a day
 
@@ -92,7 +94,7 @@ class Transport:
         self._user_agent = user_agent
         self._max_response_bytes = max_response_bytes
         self._resolver = Resolver()
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: DeadlineSocket | None = None
         self._needs_all_authorities = False  # those of the system's directory have not verified the server
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Response:
@@ -107,11 +109,11 @@ class Transport:
             # The server may close an idle connection at any time. A retry is safe: a repeated snapshot is stored once.
             if not is_reused:
                 raise TransportError(_describe_error(error)) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, InvalidResponseError, ValueError) as error:
             raise TransportError(_describe_error(error)) from None
         try:
             return self._send(path, body, headers, deadline)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, InvalidResponseError, ValueError) as error:
             raise TransportError(_describe_error(error)) from None
 
     def close(self) -> None:
@@ -132,34 +134,46 @@ class Transport:
         if connection is None:
             connection = self._connect(proxy, deadline)
         try:
-            cast("DeadlineSocket", connection.sock).deadline = deadline
+            connection.deadline = deadline
             prefix, headers_for_proxy = "", {}
             if proxy is not None and self._url.scheme == "http":
                 # A proxy expects the absolute URL of a plain HTTP request.
-                prefix, headers_for_proxy = f"http://{self._url.netloc}", proxy_headers(proxy)
-            connection.request(
-                "POST",
-                prefix + self._url.path + path,
-                body,
-                {"Content-Type": "application/json", "User-Agent": self._user_agent, **headers_for_proxy, **headers},
-            )
-            response = connection.getresponse()
-            content = response.read(self._max_response_bytes)
-            is_reusable = response.isclosed() and connection.sock is not None
-            if (upgraded := self._upgraded_url(response)) is not None:
+                prefix, headers_for_proxy = f"http://{self._host}", proxy_headers(proxy)
+            all_headers = {
+                "Host": self._host,
+                "Accept-Encoding": "identity",
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                "User-Agent": self._user_agent,
+                **headers_for_proxy,
+                **headers,
+            }
+            connection.sendall(encode_request("POST", prefix + self._url.path + path, all_headers.items(), body))
+            reader = ResponseReader(connection.receive)
+            head = reader.read_head()
+            content = reader.read_body(head, self._max_response_bytes)
+            is_reusable = reader.is_complete
+            if (upgraded := self._upgraded_url(head)) is not None:
                 self._url = upgraded
                 raise _UpgradeRequiredError
-            retry_after = _parse_retry_after(response.headers.get("Retry-After"))
-            return Response(response.status, retry_after, content, _parse_date(response.headers.get("Date")))
+            date = parse_date(head.headers.get("date"))
+            return Response(head.status, _parse_retry_after(head.headers.get("retry-after"), date), content, date)
         finally:
             if is_reusable:
                 self._connection = connection
             else:
                 connection.close()
 
-    def _upgraded_url(self, response: http.client.HTTPResponse) -> SplitResult | None:
+    @property
+    def _host(self) -> str:
+        """The server's name and, unless it is the usual one, its port, as in a URL."""
+        name, port = to_ascii(self._url.hostname or "").decode(), self._url.port
+        name = f"[{name}]" if ":" in name else name
+        return name if port in (None, DEFAULT_PORTS[self._url.scheme]) else f"{name}:{port}"
+
+    def _upgraded_url(self, response: Head) -> SplitResult | None:
         """The server's URL with https, if that is all that a redirect changes."""
-        location = response.headers.get("Location", "")
+        location = response.headers.get("location", "")
         if self._url.scheme != "http" or not 300 <= response.status < 400:
             return None
         try:
@@ -172,10 +186,10 @@ class Transport:
         except ValueError:
             return None
 
-    def _connect(self, proxy: SplitResult | None, deadline: float) -> http.client.HTTPConnection:
+    def _connect(self, proxy: SplitResult | None, deadline: float) -> DeadlineSocket:
         """A connection to the server, through the proxy if there is one."""
         is_secure = self._url.scheme == "https"
-        host, port = self._url.hostname or "", self._url.port or (443 if is_secure else 80)
+        host, port = self._url.hostname or "", self._url.port or DEFAULT_PORTS[self._url.scheme]
         if proxy is None:
             connected = connect(self._resolver, host, port, deadline)
         else:
@@ -191,36 +205,20 @@ class Transport:
                 self._needs_all_authorities = True
                 return self._connect(proxy, deadline)
             raise
-        connection = (_SecureConnection if is_secure else http.client.HTTPConnection)(host, port)
-        connection.sock = connected
-        return connection
+        return connected
 
 
-class _SecureConnection(http.client.HTTPConnection):
-    """Writes requests and parses responses on a connection that is encrypted already."""
-
-    default_port = http.client.HTTPS_PORT  # is not repeated in the Host header
-
-
-def _parse_retry_after(header: str | None) -> float | None:
-    """A Retry-After header (seconds or a date) as seconds from now; None if it is invalid."""
+def _parse_retry_after(header: str | None, server_time: datetime | None) -> float | None:
+    """A Retry-After header (seconds, or a date by the server's clock) as seconds from now; None if it is invalid."""
     if header is None:
         return None
     header = header.strip()
     if header.isascii() and header.isdigit():
         return min(float(header), MAX_RETRY_AFTER_S)
-    date = _parse_date(header)
-    return None if date is None else min(max(date.timestamp() - time.time(), 0.0), MAX_RETRY_AFTER_S)
-
-
-def _parse_date(header: str | None) -> datetime | None:
-    """The time of a header, None if it is not a valid date of HTTP."""
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return parsedate_to_datetime(header or "").astimezone(timezone.utc)
-    except (ValueError, TypeError, OverflowError, OSError, IndexError):
+    date = parse_date(header)
+    if date is None:
         return None
+    return min(max((date - (server_time or get_clock().now())).total_seconds(), 0.0), MAX_RETRY_AFTER_S)
 
 
 def _describe_error(error: Exception) -> str:
@@ -233,4 +231,4 @@ def _describe_error(error: Exception) -> str:
         if error.strerror:
             return getattr(error, "verify_message", "") or error.strerror
         return type(error).__name__
-    return f"no valid HTTP response ({type(error).__name__})"
+    return f"no valid HTTP response: {error}" if isinstance(error, InvalidResponseError) else "no valid address"

@@ -2,6 +2,8 @@
 
 import socket
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -228,3 +230,23 @@ def test_an_unsupported_proxy_is_not_bypassed(
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1080")
     assert client().report_now().result is Result.FAILED
     assert scripted_server.connections == []
+
+
+@pytest.mark.parametrize("clock_error", [timedelta(hours=-9), timedelta(), timedelta(hours=9)])
+def test_a_date_to_retry_after_is_by_the_servers_clock(
+    client: MakeClient, scripted_server: ScriptedServer, clock_error: timedelta
+) -> None:
+    """That of this machine may be wrong by hours: it would not wait, or for hours."""
+    now = datetime.now(UTC) + clock_error
+    dates = {
+        "Date": format_datetime(now, usegmt=True),
+        "Retry_After": format_datetime(now + timedelta(minutes=2), True),
+    }
+    scripted_server.script("/v1/snapshot", reply(503, b"{}", **dates))
+    assert client().report_now().retry_after == 120
+
+
+@pytest.mark.parametrize("text", ["soon", "-5", "1.5", "", "9" * 400 + " s"])
+def test_an_invalid_retry_after_is_ignored(client: MakeClient, scripted_server: ScriptedServer, text: str) -> None:
+    scripted_server.script("/v1/snapshot", reply(503, Retry_After=text))
+    assert client().report_now().retry_after is None

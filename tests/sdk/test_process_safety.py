@@ -399,7 +399,11 @@ def test_a_host_may_wait_for_signals(scripted_server: ScriptedServer, tmp_path: 
     assert run_host(WAITS_FOR_SIGNALS, scripted_server.url, tmp_path) == "SIGTERM\n['\\n']\n"
 
 
-@pytest.mark.parametrize("members", [{}, {"worker_id": lambda: 0}, {"worker_id": lambda: 1 / 0}], ids=str)
+@pytest.mark.parametrize(
+    "members",
+    [{}, {"worker_id": lambda: 0}, {"worker_id": lambda: 1 / 0}],
+    ids=["nothing", "a worker", "a function that raises"],
+)
 def test_a_stand_in_for_uwsgi_raises_nowhere(
     client: MakeClient, monkeypatch: pytest.MonkeyPatch, members: dict[str, object]
 ) -> None:
