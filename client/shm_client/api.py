@@ -20,7 +20,7 @@ from .errors import IncompatibleServerError, InvalidResponseError, ServerUnavail
 from .figures import AuditEntry, Breakdown, Histogram, Lifecycle, MetricSeries, Period, StoredSnapshot, Token, Versions
 from .handshake import HandshakeTrace
 from .http_errors import describe_cause, parse_date, to_client_error
-from .lean_httpx import httpx
+from .httpx_without_cli import httpx
 from .model import (
     Application,
     Event,

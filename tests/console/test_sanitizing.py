@@ -13,7 +13,7 @@ from shm_client.model import Instance, decode
 from shm_client.plain_json import is_plain
 from shm_tui.command import make_client
 from shm_tui.text.cells import cut, fit
-from shm_tui.text.originals import Originals
+from shm_tui.text.reversible_sanitizer import ReversibleSanitizer
 from shm_tui.text.sanitizing import (
     ELLIPSIS,
     MAX_CACHED_CHARS,
@@ -253,10 +253,10 @@ def test_texts_that_may_have_to_be_sanitized_are_not_plain(text: str) -> None:
 
 def test_a_plain_text_that_another_text_looks_like_stays_known() -> None:
     """Then requests name the plain one, which every later response may have."""
-    originals = Originals()
-    originals(["prod\u202e", "\u00e9 1", "tail "])
-    assert originals.keeps_plain_text
-    originals(["two\tmails"])
-    assert (originals.restore("two mails"), originals.keeps_plain_text) == ("two\tmails", False)
-    originals(["two mails"])
-    assert originals.restore("two mails") == "two mails"
+    sanitizer = ReversibleSanitizer()
+    sanitizer(["prod\u202e", "\u00e9 1", "tail "])
+    assert sanitizer.keeps_plain_text
+    sanitizer(["two\tmails"])
+    assert (sanitizer.restore("two mails"), sanitizer.keeps_plain_text) == ("two\tmails", False)
+    sanitizer(["two mails"])
+    assert sanitizer.restore("two mails") == "two mails"

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from shm_client.lean_httpx import httpx
+from shm_client.httpx_without_cli import httpx
 from shm_tui.errors import AddressError, MissingTokenError, TokenError
 from shm_tui.text.sanitizing import sanitize
 

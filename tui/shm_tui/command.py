@@ -21,8 +21,8 @@ from shm_tui.gc_tuning import postpone_collections, resume_collections
 from shm_tui.model.place import DEFAULT_APP, Place, PlaceError
 from shm_tui.once import OnceOptions, invalid_options, print_note, run_once
 from shm_tui.restricted import forbid_host_access, remove_textual_variables, restricted_notice
-from shm_tui.text.records import FORMATS
 from shm_tui.text.sanitizing import sanitize
+from shm_tui.text.table_formats import FORMATS
 from shm_tui.theme_names import DARK, THEME_NAMES
 
 HELP = "Open the console in this terminal; with --once, print its data."

@@ -9,13 +9,13 @@ from shm_tui.config.storage import private_file
 from shm_tui.errors import ExportError
 from shm_tui.model.export import ExportSource
 from shm_tui.text.osc52 import MAX_BYTES
-from shm_tui.text.records import EXTENSIONS, RecordFormat, render_head, render_rows
+from shm_tui.text.table_formats import EXTENSIONS, TableFormat, render_head, render_rows
 
 MAX_STEM_CHARS = 80  # of a file's name: file systems take 255 bytes
 
 
 async def write_export(
-    source: ExportSource, format_: RecordFormat, write: Callable[[str], object], on_progress: Callable[[int], None]
+    source: ExportSource, format_: TableFormat, write: Callable[[str], object], on_progress: Callable[[int], None]
 ) -> int:
     """Writes all rows, and returns their number; `on_progress` gets it after each page. Raises ClientError."""
     write(render_head(format_, source.names))
@@ -27,7 +27,7 @@ async def write_export(
     return count
 
 
-def file_name(source: ExportSource, format_: RecordFormat, now: datetime) -> str:
+def file_name(source: ExportSource, format_: TableFormat, now: datetime) -> str:
     """The name of the file: what it has, and when it was written: ledger-instances-20261129-205512.csv."""
     stem = "".join(character if character.isascii() and character.isalnum() else "-" for character in source.file_stem)
     return f"shm-{stem[:MAX_STEM_CHARS]}-{now:%Y%m%d-%H%M%S}.{EXTENSIONS[format_]}"

@@ -20,9 +20,9 @@ from shm_tui.errors import ExportError
 from shm_tui.export_file import LimitedText, file_name, new_file, write_export
 from shm_tui.model.export import ExportSource
 from shm_tui.text.formatting import plural
-from shm_tui.text.records import FORMATS, RecordFormat
+from shm_tui.text.table_formats import FORMATS, TableFormat
 
-FORMAT_KEYS: dict[str, tuple[RecordFormat, str]] = {
+FORMAT_KEYS: dict[str, tuple[TableFormat, str]] = {
     "c": ("csv", "CSV"),
     "j": ("jsonl", "JSON lines"),
     "m": ("markdown", "Markdown"),
@@ -84,7 +84,7 @@ class ExportScreen(Dialog[None]):
             self._job.cancel()
         self.dismiss()
 
-    async def _export(self, format_: RecordFormat) -> None:
+    async def _export(self, format_: TableFormat) -> None:
         try:
             if self._folder is None:
                 await self._export_to_clipboard(format_)
@@ -93,14 +93,14 @@ class ExportScreen(Dialog[None]):
         except (ClientError, ExportError) as error:
             self._show(f"The export failed: {error}.", "Nothing was written.")
 
-    async def _export_to_file(self, format_: RecordFormat, folder: Path) -> None:
+    async def _export_to_file(self, format_: TableFormat, folder: Path) -> None:
         path = folder / file_name(self._source, format_, datetime.now(UTC))
         with new_file(path) as write:
             count = await write_export(self._source, format_, write, self._show_progress)
         self._path = path
         self._show(f"Wrote {plural(count, 'row')} to {path}", self._source.note, "y copy the path   Esc close")
 
-    async def _export_to_clipboard(self, format_: RecordFormat) -> None:
+    async def _export_to_clipboard(self, format_: TableFormat) -> None:
         collected = LimitedText()
         count = await write_export(self._source, format_, collected.write, self._show_progress)
         self._show(self._copy(plural(count, "row"), collected.text), self._source.note)

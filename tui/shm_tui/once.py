@@ -29,7 +29,7 @@ from shm_tui.model.row import Row
 from shm_tui.model.state import Clock
 from shm_tui.text.encoding import in_encoding, json_in_encoding
 from shm_tui.text.formatting import timestamp
-from shm_tui.text.records import METRICS, RecordFormat, render_head, render_rows
+from shm_tui.text.table_formats import METRICS, TableFormat, render_head, render_rows
 
 UNLIMITED_WIDTH = 100_000  # cells of a line where there is no terminal: lines are not cut
 MIN_WATCH_S = 1.0  # between two outputs: each takes dozens of requests
@@ -47,7 +47,7 @@ class OnceOptions:
 
     place: Place
     as_json: bool = False
-    format: RecordFormat | None = None
+    format: TableFormat | None = None
     columns: str = ""
     watch_s: float | None = None
 
@@ -159,7 +159,7 @@ async def _print_columns(client: Client, options: OnceOptions) -> int:
     return 0
 
 
-async def _print_records(client: Client, options: OnceOptions, format_: RecordFormat) -> int:
+async def _print_records(client: Client, options: OnceOptions, format_: TableFormat) -> int:
     """All rows of the list, page by page, or those of a view, in a format for other programs."""
     source, place = await _source(client, options, format_)
     is_first, empty = True, set(source.names)
@@ -176,7 +176,7 @@ async def _print_records(client: Client, options: OnceOptions, format_: RecordFo
     return 0
 
 
-async def _source(client: Client, options: OnceOptions, format_: RecordFormat) -> tuple[ExportSource, Place]:
+async def _source(client: Client, options: OnceOptions, format_: TableFormat) -> tuple[ExportSource, Place]:
     place = options.place
     if place.view != "instances":
         from shm_tui.view_report import fetch_view
@@ -200,7 +200,7 @@ def _choose_columns(source: ExportSource, text: str) -> ExportSource:
     return select_columns(source, wanted) if wanted else source
 
 
-async def _default_columns(client: Client, slug: str | None, format_: RecordFormat) -> list[Column]:
+async def _default_columns(client: Client, slug: str | None, format_: TableFormat) -> list[Column]:
     """Every column that an instance has. JSON has the metrics as they were sent."""
     fixed = [column for column in FIXED_COLUMNS if slug is None or column is not APPLICATION]
     if format_ == "jsonl":

@@ -18,7 +18,7 @@ from shm_tui.model.place import render_place
 from shm_tui.model.row import Row
 from shm_tui.navigation import Navigation
 from shm_tui.text.json_text import format_json
-from shm_tui.text.records import value_text
+from shm_tui.text.table_formats import value_text
 from shm_tui.widgets.dashboard import Dashboard
 from shm_tui.widgets.footer import NOTICE_S
 

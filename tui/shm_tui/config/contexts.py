@@ -19,7 +19,7 @@ from shm_tui.config import keyring
 from shm_tui.config.file import Config, Context
 from shm_tui.config.kept_tokens import KeptTokens
 from shm_tui.errors import ConfigError, MissingTokenError, TokenError
-from shm_tui.text.originals import Originals
+from shm_tui.text.reversible_sanitizer import ReversibleSanitizer
 from shm_tui.text.sanitizing import sanitize
 
 TOKEN_COMMAND_TIMEOUT_S = 60.0  # a person may have to unlock a password store first
@@ -37,8 +37,8 @@ class Target:
 
 def make_client(server: str, token: str) -> Client:
     """A client that sanitizes every string of the server's responses."""
-    originals = Originals()
-    return Client(server, token, sanitize=originals, restore=originals.restore)
+    sanitizer = ReversibleSanitizer()
+    return Client(server, token, sanitize=sanitizer, restore=sanitizer.restore)
 
 
 def first_target(

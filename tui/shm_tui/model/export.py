@@ -16,7 +16,7 @@ from shm_tui.model.row import Row
 from shm_tui.model.state import Clock, state_of
 from shm_tui.model.views.base import View
 from shm_tui.text.json_text import format_json
-from shm_tui.text.records import METRICS
+from shm_tui.text.table_formats import METRICS
 
 PAGE_SIZE = 1_000  # instances, the server's maximum: for each page it sorts the whole fleet
 

@@ -13,7 +13,7 @@ from shm_tui.model.views.breakdown import BreakdownDocument
 from shm_tui.model.views.fleet import ApplicationDetails, shown_applications
 from shm_tui.model.views.instance import InstanceDocument
 from shm_tui.model.views.metric import MetricDocument
-from shm_tui.text.records import METRICS
+from shm_tui.text.table_formats import METRICS
 
 Records = tuple[list[str], list[list[object]]]
 

@@ -1,11 +1,11 @@
-"""The raw forms of sanitized texts of one server: requests name a metric's key as the server has it."""
+"""Sanitizes the responses of one server, and restores texts for requests: they name a key as the server has it."""
 
 from shm_tui.text.sanitizing import MAX_CHARS, sanitize, sanitize_json
 
-MAX_ORIGINALS = 2_000  # texts that sanitizing changed; the oldest are forgotten, so installs cannot fill the memory
+MAX_RAW_TEXTS = 2_000  # texts that sanitizing changed; the oldest are forgotten, so installs cannot fill the memory
 
 
-class Originals:
+class ReversibleSanitizer:
     """The sanitizer of a client's responses. It remembers what sanitizing changed."""
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class Originals:
 
     def restore(self, text: str) -> str:
         """The text that the server has; of a nested key, each part may have been sanitized on its own."""
-        if _is_its_own_original(text):
+        if _is_never_changed(text):
             return text
         if text in self._raw:
             return self._raw[text] or text
@@ -32,12 +32,12 @@ class Originals:
         elif len(text) <= MAX_CHARS:
             known = self._raw.pop(clean, text)
             self._raw[clean] = known  # again the newest
-            self.keeps_plain_text = self.keeps_plain_text and (_is_its_own_original(clean) or not clean.isascii())
-            if len(self._raw) > MAX_ORIGINALS:
+            self.keeps_plain_text = self.keeps_plain_text and (_is_never_changed(clean) or not clean.isascii())
+            if len(self._raw) > MAX_RAW_TEXTS:
                 del self._raw[next(iter(self._raw))]
         return clean
 
 
-def _is_its_own_original(text: str) -> bool:
+def _is_never_changed(text: str) -> bool:
     """Such as 4, which another text may look like."""
     return text.isascii() and " " not in text

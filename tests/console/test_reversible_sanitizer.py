@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from shm_tui.model.place import Place, parse_place
-from shm_tui.text.originals import MAX_ORIGINALS, Originals
+from shm_tui.text.reversible_sanitizer import MAX_RAW_TEXTS, ReversibleSanitizer
 from tests.support.console import open_console
 from tests.support.installs import Install
 from tests.support.module_server import module_server
@@ -18,7 +18,7 @@ KEY, SHOWN = "sent\x1b[31m\u202e", "sent�[31m�"
 @pytest.fixture(scope="module")
 def ledger(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server with two installs whose keys and values have characters that the console removes."""
-    with module_server(postgres, tmp_path_factory.mktemp("originals")) as (server, _):
+    with module_server(postgres, tmp_path_factory.mktemp("sanitizer")) as (server, _):
         for number in (1, 2):
             environment = f"prod\u202e{number}"
             metrics = {KEY: number, "plan": f"pro\u200b{number}", "mail": {KEY: 10 * number}}
@@ -63,11 +63,11 @@ async def test_no_text_of_an_install_directs_a_change_elsewhere(ledger: ServerPr
 
 def test_a_text_that_needs_no_sanitizing_remains_itself() -> None:
     """An install cannot take a key from others by another one that looks the same."""
-    originals = Originals()
-    assert originals(["a\tb", "c\u202e"]) == ["a b", "c�"]
-    assert (originals.restore("a b"), originals.restore("c�")) == ("a\tb", "c\u202e")
-    originals(["a b", "a\tb"])
-    assert originals.restore("a b") == "a b"
-    assert originals("4\u200d") == originals.restore("4") == "4"
-    originals([f"{number}\x1b" for number in range(MAX_ORIGINALS)])
-    assert originals.restore("c�") == "c�", "the oldest are forgotten"
+    sanitizer = ReversibleSanitizer()
+    assert sanitizer(["a\tb", "c\u202e"]) == ["a b", "c�"]
+    assert (sanitizer.restore("a b"), sanitizer.restore("c�")) == ("a\tb", "c\u202e")
+    sanitizer(["a b", "a\tb"])
+    assert sanitizer.restore("a b") == "a b"
+    assert sanitizer("4\u200d") == sanitizer.restore("4") == "4"
+    sanitizer([f"{number}\x1b" for number in range(MAX_RAW_TEXTS)])
+    assert sanitizer.restore("c�") == "c�", "the oldest are forgotten"

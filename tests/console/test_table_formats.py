@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shm.analytics import export
-from shm_tui.text.records import escape_formula, escape_markup, render_head, render_rows
 from shm_tui.text.sanitizing import sanitize
+from shm_tui.text.table_formats import escape_formula, escape_markup, render_head, render_rows
 
 NAMES = ["instance_id", "metrics.sent", "metrics.mail.sent", "last_seen_at", "counted"]
 SEEN = datetime(2026, 3, 1, 12, tzinfo=UTC)

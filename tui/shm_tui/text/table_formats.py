@@ -15,10 +15,10 @@ from typing import Literal, get_args
 
 import msgspec
 
-RecordFormat = Literal["csv", "jsonl", "markdown"]
+TableFormat = Literal["csv", "jsonl", "markdown"]
 
-FORMATS: tuple[RecordFormat, ...] = get_args(RecordFormat)
-EXTENSIONS: dict[RecordFormat, str] = {"csv": "csv", "jsonl": "jsonl", "markdown": "md"}
+FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
+EXTENSIONS: dict[TableFormat, str] = {"csv": "csv", "jsonl": "jsonl", "markdown": "md"}
 METRICS = "metrics."  # the prefix of a metric's name; in JSON its value is in the object `metrics`
 # As `shm export`: a spreadsheet evaluates a text that begins with one of these, or with their full-width forms.
 _FORMULA_CHARACTERS = frozenset("=+-@\u2212")
@@ -30,7 +30,7 @@ _MARKUP = re.compile(r"[\\`*\[\]<>|&~@$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=ww
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-def render_head(format_: RecordFormat, names: Sequence[str]) -> str:
+def render_head(format_: TableFormat, names: Sequence[str]) -> str:
     """What precedes the rows: the names of the columns. JSON lines have none."""
     if format_ == "csv":
         return _csv_row([escape_formula(name) for name in names])
@@ -39,7 +39,7 @@ def render_head(format_: RecordFormat, names: Sequence[str]) -> str:
     return ""
 
 
-def render_rows(format_: RecordFormat, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def render_rows(format_: TableFormat, names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Rows of values: texts, numbers, booleans, times, lists, or None for a missing value."""
     if format_ == "csv":
         return "".join(_csv_row([_csv_cell(value) for value in row]) for row in rows)
