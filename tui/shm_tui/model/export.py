@@ -86,10 +86,19 @@ def list_source(
     columns: Sequence[Column],
     clock: Callable[[], Clock],
 ) -> ExportSource:
-    """The instances of an application, or of all (None), that match conditions, from the server page by page."""
+    """The instances of an application, or of all (None), that match conditions, from the server page by page.
 
-    def pages() -> AsyncIterator[Rows]:
-        return _listed(client, slug, conditions, sorting, columns, clock)
+    Reading them raises ClientError.
+    """
+
+    async def pages() -> AsyncIterator[Rows]:
+        page = await client.read_page(slug, conditions, sorting, PAGE_SIZE)
+        while True:
+            now = clock()
+            yield [export_row(columns, Row(instance), now) for instance in page.instances]
+            if page.next is None:
+                return
+            page = await client.next_page(page.next)
 
     return ExportSource("instances", "instances", export_names(columns), pages, None)
 
@@ -124,24 +133,6 @@ def view_source(view: View, place: Place) -> ExportSource:
     subject = " ".join([place.view, *place.arguments]) + (f" of {place.app}" if place.app else "")
     stem = "-".join([*([place.app] if place.app else []), place.view])
     return ExportSource(subject, stem, names, lambda: _at_once(rows), len(rows))
-
-
-async def _listed(
-    client: Client,
-    slug: str | None,
-    conditions: Sequence[str],
-    sorting: tuple[str, str],
-    columns: Sequence[Column],
-    clock: Callable[[], Clock],
-) -> AsyncIterator[Rows]:
-    """The rows of all pages of the server's list. Raises ClientError."""
-    page = await client.read_page(slug, conditions, sorting, PAGE_SIZE)
-    while True:
-        now = clock()
-        yield [export_row(columns, Row(instance), now) for instance in page.instances]
-        if page.next is None:
-            return
-        page = await client.next_page(page.next)
 
 
 async def _loaded(columns: Sequence[Column], rows: Sequence[Row], clock: Clock) -> AsyncIterator[Rows]:
