@@ -29,6 +29,7 @@ from tests.support.databases import (
     superuser_cursor,
 )
 from tests.support.installs import Install
+from tests.support.module_server import module_server
 from tests.support.server_pool import PooledServer, ServerPool
 from tests.support.server_process import WORKER, WORKERS, ServerProcess
 from tests.support.shared_servers import HonestInstalls, SeededServer, ServerWithDatabase
@@ -200,45 +201,33 @@ def server(running_server: ServerProcess) -> ServerProcess:
 @pytest.fixture(scope="session")
 def shared_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for all tests that share a server and its database."""
-    with fresh_database(postgres) as dsn:
-        server = ServerProcess(tmp_path_factory.mktemp("running") / "data", {"SHM_DB_DSN": dsn})
-        server.start()
+    with module_server(postgres, tmp_path_factory.mktemp("running")) as (server, _):
         yield server
-        server.terminate()
 
 
 @pytest.fixture(scope="module")
 def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerWithDatabase]:
     """A server for the tests of a module, with its own database. It accepts snapshots of any age."""
-    with fresh_database(postgres) as dsn:
-        environment = {"SHM_DB_DSN": dsn, "SHM_MAX_SNAPSHOT_AGE": "36000d", "SHM_RETENTION": "36500d"}
-        server = ServerProcess(tmp_path_factory.mktemp("target") / "data", environment)
-        server.start()
-        try:
-            yield ServerWithDatabase(server, dsn)
-        finally:
-            server.terminate()
+    with module_server(
+        postgres, tmp_path_factory.mktemp("target"), SHM_MAX_SNAPSHOT_AGE="36000d", SHM_RETENTION="36500d"
+    ) as (server, dsn):
+        yield ServerWithDatabase(server, dsn)
 
 
 @pytest.fixture(scope="module")
 def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeededServer]:
     """A server for the tests of a module, with its own database and instances of each status."""
-    with fresh_database(postgres) as dsn:
-        server = ServerProcess(tmp_path_factory.mktemp("seeded") / "data", {"SHM_DB_DSN": dsn})
-        server.start()
-        try:
-            one = Install(server.url).enroll({"invoices": 3, "mail": {"sent": 1.5}, "beta": True, "locale": "fr"})
-            Install(server.url, app_name="Kiosk").enroll({"list": [None]}, ago=timedelta(days=1))
-            revoked = Install(server.url, app_name="Kiosk").enroll()
-            revoke = f"{server.url}/api/v1/admin/instances/{revoked.instance_id}/revoke"
-            plain_http.post(revoke, headers=server.headers).raise_for_status()
-            Install(server.url).register()
-            body = {"name": "a script", "role": "viewer"}
-            token = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers).json()
-            known = {"slug": "ledger", "app": "Ledger", "key": "n", "instance_id": one.instance_id}
-            yield SeededServer(server, known | {"token_id": token["id"]})
-        finally:
-            server.terminate()
+    with module_server(postgres, tmp_path_factory.mktemp("seeded")) as (server, _):
+        one = Install(server.url).enroll({"invoices": 3, "mail": {"sent": 1.5}, "beta": True, "locale": "fr"})
+        Install(server.url, app_name="Kiosk").enroll({"list": [None]}, ago=timedelta(days=1))
+        revoked = Install(server.url, app_name="Kiosk").enroll()
+        revoke = f"{server.url}/api/v1/admin/instances/{revoked.instance_id}/revoke"
+        plain_http.post(revoke, headers=server.headers).raise_for_status()
+        Install(server.url).register()
+        body = {"name": "a script", "role": "viewer"}
+        token = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers).json()
+        known = {"slug": "ledger", "app": "Ledger", "key": "n", "instance_id": one.instance_id}
+        yield SeededServer(server, known | {"token_id": token["id"]})
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 
 from shm.core import slugs
 from tests.support import plain_http
-from tests.support.databases import fresh_database
 from tests.support.installs import Install
+from tests.support.module_server import module_server
 from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess
 from tests.support.subscriber import subscribe
@@ -25,16 +25,11 @@ PATHS = ("", "/kpis", "/versions", "/lifecycle", "/breakdown?by=version")
 @pytest.fixture(scope="module")
 def named_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server with an install of each application, and one of an application that has not been created yet."""
-    with fresh_database(postgres) as dsn:
-        server = ServerProcess(tmp_path_factory.mktemp("named") / "data", {"SHM_DB_DSN": dsn})
-        server.start()
-        try:
-            for number, name in enumerate([HASH_LIKE, NON_LATIN, SLUG_LIKE], 1):
-                Install(server.url, app_name=name).enroll({"n": number})
-            Install(server.url, app_name="Later-deadbeef").register()
-            yield server
-        finally:
-            server.terminate()
+    with module_server(postgres, tmp_path_factory.mktemp("named")) as (server, _):
+        for number, name in enumerate([HASH_LIKE, NON_LATIN, SLUG_LIKE], 1):
+            Install(server.url, app_name=name).enroll({"n": number})
+        Install(server.url, app_name="Later-deadbeef").register()
+        yield server
 
 
 def request(server: ServerProcess, path: str, method: str = "GET", **options: Any) -> httpx.Response:

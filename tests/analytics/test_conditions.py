@@ -24,6 +24,7 @@ from tests.support import plain_http
 from tests.support.bulk_fleet import insert_fleet
 from tests.support.databases import admin_cursor, fresh_database
 from tests.support.installs import Install
+from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.cluster
@@ -58,35 +59,30 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Instances in each state, with metrics of every type."""
-    with fresh_database(postgres) as dsn:
-        server = ServerProcess(tmp_path_factory.mktemp("conditions") / "data", {"SHM_DB_DSN": dsn})
-        server.start()
-        try:
-            for number, value in enumerate([*VALUES, ...]):
-                install = Install(
-                    server.url,
-                    app_name=("Ledger", "Café [Board]")[number % 2],
-                    app_version=VERSIONS[number % len(VERSIONS)],
-                    environment=("production", "CI", "Straße")[number % 3],
-                    deployment_mode=("docker", "")[number % 2],
-                )
-                metrics = {} if value is ... else {"v": value, "mail": {"sent": number % 4}, 'a "b" <c>': number % 2}
-                install.enroll(metrics)
-                if number % 7 == 0:
-                    address = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
-                    plain_http.post(address, headers=server.headers).raise_for_status()
-            Install(server.url).register()
-            with admin_cursor(dsn) as cursor:
-                cursor.execute(
-                    "UPDATE instances SET last_seen_at = last_seen_at - interval '31 days' WHERE app_version = '1.4.2'"
-                )
-                times = ", ".join(f"{name} = coalesce({name}, now())" for name in TIME_COLUMNS)  # of a new column too
-                one = "SELECT max(instance_id::text)::uuid FROM instances WHERE status = 'active'"
-                cursor.execute(f"UPDATE instances SET {times} WHERE instance_id = ({one})")  # noqa: S608
-            listed = server.get("instances?limit=1000").content
-            yield Fleet(server, dsn, json.loads(listed, parse_float=Decimal))
-        finally:
-            server.terminate()
+    with module_server(postgres, tmp_path_factory.mktemp("conditions")) as (server, dsn):
+        for number, value in enumerate([*VALUES, ...]):
+            install = Install(
+                server.url,
+                app_name=("Ledger", "Café [Board]")[number % 2],
+                app_version=VERSIONS[number % len(VERSIONS)],
+                environment=("production", "CI", "Straße")[number % 3],
+                deployment_mode=("docker", "")[number % 2],
+            )
+            metrics = {} if value is ... else {"v": value, "mail": {"sent": number % 4}, 'a "b" <c>': number % 2}
+            install.enroll(metrics)
+            if number % 7 == 0:
+                address = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
+                plain_http.post(address, headers=server.headers).raise_for_status()
+        Install(server.url).register()
+        with admin_cursor(dsn) as cursor:
+            cursor.execute(
+                "UPDATE instances SET last_seen_at = last_seen_at - interval '31 days' WHERE app_version = '1.4.2'"
+            )
+            times = ", ".join(f"{name} = coalesce({name}, now())" for name in TIME_COLUMNS)  # of a new column too
+            one = "SELECT max(instance_id::text)::uuid FROM instances WHERE status = 'active'"
+            cursor.execute(f"UPDATE instances SET {times} WHERE instance_id = ({one})")  # noqa: S608
+        listed = server.get("instances?limit=1000").content
+        yield Fleet(server, dsn, json.loads(listed, parse_float=Decimal))
 
 
 @dataclass(frozen=True)

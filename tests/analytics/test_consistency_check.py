@@ -23,9 +23,10 @@ from tests.support import plain_http
 from tests.support.background_jobs import wait_until_rolled_up
 from tests.support.clusters import wait_for
 from tests.support.corruptions import CORRUPTIONS, GROUPS
-from tests.support.databases import admin_cursor, execute, fresh_database, select_column
+from tests.support.databases import admin_cursor, execute, select_column
 from tests.support.installs import Install
 from tests.support.load import Load
+from tests.support.module_server import module_server
 from tests.support.oracle import assert_matches_oracle
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
@@ -120,20 +121,15 @@ def fleet_database(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> I
 
     After them every figure must match the oracle.
     """
-    with fresh_database(postgres) as dsn:
-        server = ServerProcess(tmp_path_factory.mktemp("grown") / "data", {"SHM_DB_DSN": dsn})
-        server.start()
-        try:
-            report_fleet(server.url, server.headers)
-            for number in range(len(CORRUPTIONS)):
-                install = Install(server.url, environment="Dev" if number % 3 == 0 else "production")
-                install.enroll({"sent": number, "hit_rate": number / 8})
-            wait_until_rolled_up(dsn)
-            yield server, dsn
-            for slug in ("ledger", "kiosk"):
-                assert_matches_oracle(server, dsn, slug)
-        finally:
-            server.terminate()
+    with module_server(postgres, tmp_path_factory.mktemp("grown")) as (server, dsn):
+        report_fleet(server.url, server.headers)
+        for number in range(len(CORRUPTIONS)):
+            install = Install(server.url, environment="Dev" if number % 3 == 0 else "production")
+            install.enroll({"sent": number, "hit_rate": number / 8})
+        wait_until_rolled_up(dsn)
+        yield server, dsn
+        for slug in ("ledger", "kiosk"):
+            assert_matches_oracle(server, dsn, slug)
 
 
 def test_a_healthy_database_has_no_difference(

@@ -18,8 +18,8 @@ from shm.analytics.instance_fields import TIME_COLUMNS
 from shm.analytics.sorting import SORT_COLUMNS
 from tests.support import plain_http
 from tests.support.bulk_fleet import insert_fleet
-from tests.support.databases import fresh_database
 from tests.support.installs import Install
+from tests.support.module_server import module_server
 from tests.support.parameters import long_after
 from tests.support.server_process import ServerProcess
 
@@ -46,27 +46,22 @@ class Fleet:
 def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Instances of two applications in each status, with a metric that has values of every type."""
     rng = random.Random(7)
-    with fresh_database(postgres) as dsn:
-        server = ServerProcess(tmp_path_factory.mktemp("lists") / "data", {"SHM_DB_DSN": dsn})
-        server.start()
-        try:
-            for number, value in enumerate([*VALUES, ...]):
-                install = Install(
-                    server.url,
-                    app_name=rng.choice(["Ledger", "Café Board"]),
-                    app_version=rng.choice(VERSIONS),
-                    environment=rng.choice(["production", "ci"]),
-                )
-                metrics = {} if value is ... else {"v": value, "mail": {"sent": number % 3}}
-                install.enroll(metrics, ago=timedelta(minutes=number % 5))
-                if number % 6 == 0:
-                    address = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
-                    plain_http.post(address, headers=server.headers).raise_for_status()
-            for _ in range(3):
-                Install(server.url).register()
-            yield Fleet(server, decode_json(server.get("instances?limit=1000")))
-        finally:
-            server.terminate()
+    with module_server(postgres, tmp_path_factory.mktemp("lists")) as (server, _):
+        for number, value in enumerate([*VALUES, ...]):
+            install = Install(
+                server.url,
+                app_name=rng.choice(["Ledger", "Café Board"]),
+                app_version=rng.choice(VERSIONS),
+                environment=rng.choice(["production", "ci"]),
+            )
+            metrics = {} if value is ... else {"v": value, "mail": {"sent": number % 3}}
+            install.enroll(metrics, ago=timedelta(minutes=number % 5))
+            if number % 6 == 0:
+                address = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
+                plain_http.post(address, headers=server.headers).raise_for_status()
+        for _ in range(3):
+            Install(server.url).register()
+        yield Fleet(server, decode_json(server.get("instances?limit=1000")))
 
 
 filter_sets = st.fixed_dictionaries(

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support import plain_http
-from tests.support.databases import fresh_database
 from tests.support.installs import Install
+from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
 GUIDE = (Path(__file__).parents[2] / "docs/api.md").read_text(encoding="utf-8")
@@ -36,9 +36,7 @@ def examples() -> list[tuple[str, str, str]]:
 @pytest.fixture(scope="module")
 def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server with three installs of Ledger, one of them with an outdated version."""
-    with fresh_database(postgres) as database:
-        server = ServerProcess(tmp_path_factory.mktemp("api") / "data", {"SHM_DB_DSN": database, "SHM_MAX_DISK": "50g"})
-        server.start()
+    with module_server(postgres, tmp_path_factory.mktemp("api"), SHM_MAX_DISK="50g") as (server, _):
         for version in ("1.4.1", "1.4.2"):
             Install(server.url, app_version=version).enroll(METRICS)
         install = Install(server.url)
@@ -46,7 +44,6 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         body = install.registration(timestamp=datetime.now(UTC).isoformat(), hints=HINTS)
         install.post("/v1/register", body, install.signed(body)).raise_for_status()
         yield server
-        server.terminate()
 
 
 def run_script(script: str, server: ServerProcess) -> str:

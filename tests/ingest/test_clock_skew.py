@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from shm.db.clock import DatabaseClock
-from tests.support.databases import fresh_database
 from tests.support.installs import Install
+from tests.support.module_server import module_server
 from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act, ago, backlog
@@ -27,15 +27,8 @@ def skewed(
     request: pytest.FixtureRequest, postgres: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[ServerProcess, timedelta]]:
     """A server for the tests of this module, and by how much its clock differs."""
-    with fresh_database(postgres) as dsn:
-        server = ServerProcess(
-            tmp_path_factory.mktemp("skewed") / "data", {"SHM_DB_DSN": dsn, **shifted(request.param)}
-        )
-        server.start()
-        try:
-            yield server, request.param
-        finally:
-            server.terminate()
+    with module_server(postgres, tmp_path_factory.mktemp("skewed"), **shifted(request.param)) as (server, _):
+        yield server, request.param
 
 
 def test_a_server_with_another_clock_takes_the_same_snapshots(skewed: tuple[ServerProcess, timedelta]) -> None:

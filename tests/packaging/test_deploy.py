@@ -27,8 +27,8 @@ from shm.server.checks.address import check_public_address
 from shm.server.checks.finding import Level
 from shm.server.fleet_metrics import FLEET_METRICS
 from tests.support.clusters import wait_for
-from tests.support.databases import fresh_database
 from tests.support.installs import Install
+from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess, free_port
 from tests.support.subscriber import Subscriber
 
@@ -127,12 +127,8 @@ class Proxy:
 @pytest.fixture(scope="module")
 def upstream(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that trusts proxies on this machine."""
-    with fresh_database(postgres) as dsn:
-        environment = {"SHM_DB_DSN": dsn, "SHM_TRUSTED_PROXIES": "127.0.0.1"}
-        server = ServerProcess(tmp_path_factory.mktemp("upstream") / "data", environment)
-        server.start()
+    with module_server(postgres, tmp_path_factory.mktemp("upstream"), SHM_TRUSTED_PROXIES="127.0.0.1") as (server, _):
         yield server
-        server.terminate()
 
 
 @pytest.fixture(
