@@ -1,8 +1,6 @@
 """The intake bench sends each request once, counts each response, and compares with the database."""
 
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +11,10 @@ from bench.intake.runs import Totals
 from bench.intake.wrk import INSTALL_HINT, WrkRun, is_installed, run_wrk
 from bench.support.errors import InvalidRun
 from bench.support.fleet import Fleet
+from tests.support.bench_program import run_bench
 from tests.support.load import stored_snapshots
 from tests.support.server_process import ServerProcess
 
-CHECKOUT = Path(__file__).parent.parent.parent
 CONNECTIONS = 2
 
 needs_wrk = pytest.mark.skipif(not is_installed(), reason=INSTALL_HINT)
@@ -25,27 +23,19 @@ needs_wrk = pytest.mark.skipif(not is_installed(), reason=INSTALL_HINT)
 @pytest.mark.long
 @needs_wrk
 def test_the_quick_intake_bench_stores_what_is_acknowledged(postgres_dir: Path) -> None:
-    shape = ("--quick", "--workers", "1", "--connections", f"{CONNECTIONS}", "--folder", str(postgres_dir))
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.intake", *shape], cwd=CHECKOUT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"acknowledged ([\d,]+), stored ([\d,]+), sent ([\d,]+)", done.stdout)
-    assert found is not None, done.stdout
+    shape = ("--quick", "--workers", "1", "--connections", f"{CONNECTIONS}")
+    output = run_bench("intake", postgres_dir, *shape)
+    found = re.search(r"acknowledged ([\d,]+), stored ([\d,]+), sent ([\d,]+)", output)
+    assert found is not None, output
     acknowledged, stored, sent = (int(figure.replace(",", "")) for figure in found.groups())
     assert 0 < acknowledged <= stored <= sent
-    assert list(postgres_dir.iterdir()) == []
 
 
 @pytest.mark.long
 def test_the_check_bench_measures_a_check_beside_a_server(postgres_dir: Path) -> None:
-    shape = ("--installs", "300", "--snapshots", "3", "--folder", str(postgres_dir))
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.check", *shape], cwd=CHECKOUT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"shm check of [\d,]+ snapshots beside a server", done.stdout), done.stdout
-    assert list(postgres_dir.iterdir()) == []
+    shape = ("--installs", "300", "--snapshots", "3")
+    output = run_bench("check", postgres_dir, *shape)
+    assert re.search(r"shm check of [\d,]+ snapshots beside a server", output), output
 
 
 def test_installs_seeded_by_a_bench_are_counted(serve: Callable[..., ServerProcess], database: str) -> None:

@@ -3,8 +3,6 @@
 import math
 import socket
 import struct
-import subprocess
-import sys
 from array import array
 from pathlib import Path
 
@@ -14,29 +12,21 @@ from bench.feed.feed_run import SAMPLE_SIZE, delivery_latencies, measure_baselin
 from bench.feed.sender import SendResult
 from bench.feed.subscribers import PONG, ReadBuffer, Reader, ReceiveResult
 from bench.support.errors import InvalidRun
+from tests.support.bench_program import run_bench
 
-CHECKOUT = Path(__file__).parent.parent.parent
 EXAMPLE = b'{"type":"instance","cursor":1,"instance":{"metrics":{"invoices_sent": 1, "plan": "team"}}}'
 TIMEOUT_S = 60
 
 
 @pytest.mark.long
 def test_the_quick_feed_bench_prints_each_row_and_target(postgres_dir: Path) -> None:
-    shape = ("--subscribers", "1,4", "--rates", "20", "--stalled", "2", "--seconds", "1", "--folder", str(postgres_dir))
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.feed", "--quick", *shape],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = [line.strip() for line in done.stdout.splitlines()]
+    shape = ("--subscribers", "1,4", "--rates", "20", "--stalled", "2", "--seconds", "1")
+    output = run_bench("feed", postgres_dir, "--quick", *shape)
+    lines = [line.strip() for line in output.splitlines()]
     for row, times in (("0  ", 2), ("1  ", 1), ("4  ", 2), ("4 + 2 stalled  ", 2)):  # with one worker, and with two
         assert sum(line.startswith(row) for line in lines) == times, row
     assert sum(line.startswith("baseline  ") for line in lines) == 2
     assert sum(line.startswith(("met ", "not met ")) for line in lines) == 6
-    assert list(postgres_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize("readers", [1, 2 * SAMPLE_SIZE + 1])
