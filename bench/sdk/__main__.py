@@ -14,13 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.sdk.hosts import Hosts
+from bench.sdk.measured_sdks import MEASURED_SDKS, SHM, MeasuredSdk
 from bench.sdk.sink import Sink, create_tls, running_sink, silent_server
-from bench.sdk.subjects import SHM, SUBJECTS, Subject
 from bench.support.errors import InvalidRun
 from bench.support.report import Samples, Table, print_line, print_target
 from shm.core.signals import exit_on_signals
 
-COLUMNS = (("", 46), *((subject.name, 22) for subject in SUBJECTS))
+COLUMNS = (("", 46), *((sdk.name, 22) for sdk in MEASURED_SDKS))
 FLASK = "import flask; app = flask.Flask('host')"
 STEADY_REPORTS = 30  # posthog's queue waits half a second before each
 MAX_IMPORT_MS, MAX_FLASK_IMPORT_MS, MAX_REPORT_CPU_MS = 25.0, 8.0, 5.0
@@ -28,7 +28,7 @@ MAX_MIB, MAX_BARE_MIB = 8.0, 14.0
 MAX_EXIT_MS = 50.0  # the difference between the ends of two processes of a busy machine
 MAX_FLUSH_MS = 2000.0 + MAX_EXIT_MS  # `stop(flush=True)` waits for two seconds
 
-Row = dict[str, Samples]  # by the name of a subject
+Row = dict[str, Samples]  # by the name of an SDK
 
 
 class Bench:
@@ -71,69 +71,69 @@ class Bench:
 
     def _measure_process(self, name: str, host: str, statements: str) -> Row:
         """The statements, as the difference between two processes one after the other. The first pair is dropped."""
-        row: dict[str, list[float]] = {subject.name: [] for subject in SUBJECTS}
+        row: dict[str, list[float]] = {sdk.name: [] for sdk in MEASURED_SDKS}
         for number in range(self._rounds + 1):
-            for subject in SUBJECTS:
-                without = self._hosts.measure_process(subject, host)
-                full = self._hosts.measure_process(subject, f"{host}\n{_expand(statements, subject)}")
+            for sdk in MEASURED_SDKS:
+                without = self._hosts.measure_process(sdk, host)
+                full = self._hosts.measure_process(sdk, f"{host}\n{_expand(statements, sdk)}")
                 if number:
-                    row[subject.name].append(full - without)
+                    row[sdk.name].append(full - without)
         return self._print(name, row)
 
     def _measure(self, name: str, host: str, statements: str, figure: str, server: Sink | None = None) -> Row:
         sink = server or self._sink
-        row: dict[str, list[float]] = {subject.name: [] for subject in SUBJECTS}
+        row: dict[str, list[float]] = {sdk.name: [] for sdk in MEASURED_SDKS}
         for _ in range(self._rounds):
-            for subject in SUBJECTS:
-                before = sink.requests[subject.path]
-                cost = self._hosts.measure(subject, _expand(statements, subject), _expand(host, subject), url=sink.url)
-                _check(subject, sink.requests[subject.path] - before, 1)
-                row[subject.name].append(getattr(cost, figure))
+            for sdk in MEASURED_SDKS:
+                before = sink.requests[sdk.path]
+                cost = self._hosts.measure(sdk, _expand(statements, sdk), _expand(host, sdk), url=sink.url)
+                _check(sdk, sink.requests[sdk.path] - before, 1)
+                row[sdk.name].append(getattr(cost, figure))
         return self._print(name, row)
 
     def _measure_steady(self) -> Row:
         """The CPU time of one of many reports."""
-        row: dict[str, list[float]] = {subject.name: [] for subject in SUBJECTS}
+        row: dict[str, list[float]] = {sdk.name: [] for sdk in MEASURED_SDKS}
         for _ in range(max(self._rounds // 4, 1)):
-            for subject in SUBJECTS:
-                before = self._sink.requests[subject.path]
-                body = f"for _ in range({STEADY_REPORTS}):\n    {subject.report}"
-                cost = self._hosts.measure(subject, body, _expand("{all}", subject))
-                _check(subject, self._sink.requests[subject.path] - before, STEADY_REPORTS)
-                row[subject.name].append(cost.cpu_ms / STEADY_REPORTS)
+            for sdk in MEASURED_SDKS:
+                before = self._sink.requests[sdk.path]
+                body = f"for _ in range({STEADY_REPORTS}):\n    {sdk.report}"
+                cost = self._hosts.measure(sdk, body, _expand("{all}", sdk))
+                _check(sdk, self._sink.requests[sdk.path] - before, STEADY_REPORTS)
+                row[sdk.name].append(cost.cpu_ms / STEADY_REPORTS)
         return self._print(f"each of {STEADY_REPORTS} more reports, ms of CPU", row, digits=2)
 
     def _measure_exit(self, name: str, end: str, url: str) -> Row:
         """The end of a process, over that of one that has only imported the SDK."""
-        row: dict[str, list[float]] = {subject.name: [] for subject in SUBJECTS}
+        row: dict[str, list[float]] = {sdk.name: [] for sdk in MEASURED_SDKS}
         for _ in range(max(self._rounds // 4, 1)):
-            for subject in SUBJECTS:
-                statements = _expand("{start}\n{begin}", subject)
-                without = self._hosts.time_exit(subject, "pass", "", url)
-                full = self._hosts.time_exit(subject, statements, _expand(end, subject), url)
-                row[subject.name].append(full - without)
+            for sdk in MEASURED_SDKS:
+                statements = _expand("{start}\n{begin}", sdk)
+                without = self._hosts.time_exit(sdk, "pass", "", url)
+                full = self._hosts.time_exit(sdk, statements, _expand(end, sdk), url)
+                row[sdk.name].append(full - without)
         return self._print(name, row, digits=0)
 
     def _print(self, name: str, row: dict[str, list[float]], digits: int = 1) -> Row:
-        samples = {subject: Samples(values) for subject, values in row.items()}
+        samples = {name: Samples(values) for name, values in row.items()}
         self._table.print_row(name, *(each.format(digits) for each in samples.values()))
         return samples
 
 
-def _check(subject: Subject, arrived: int, expected: int) -> None:
+def _check(sdk: MeasuredSdk, arrived: int, expected: int) -> None:
     if arrived < expected:
-        raise InvalidRun(f"{subject.name} has sent {arrived} of {expected} requests")
+        raise InvalidRun(f"{sdk.name} has sent {arrived} of {expected} requests")
 
 
-def _expand(text: str, subject: Subject) -> str:
-    """The statements of a subject in a text."""
+def _expand(text: str, sdk: MeasuredSdk) -> str:
+    """The statements of an SDK in a text."""
     return (
         text.replace("{all}", "{import}\n{start}\n{report}")
-        .replace("{import}", f"import {subject.module}")
-        .replace("{start}", subject.start)
-        .replace("{report}", subject.report)
-        .replace("{begin}", subject.begin)
-        .replace("{flush}", subject.flush)
+        .replace("{import}", f"import {sdk.module}")
+        .replace("{start}", sdk.start)
+        .replace("{report}", sdk.report)
+        .replace("{begin}", sdk.begin)
+        .replace("{flush}", sdk.flush)
     )
 
 

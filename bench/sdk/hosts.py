@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.sdk.subjects import Subject
+from bench.sdk.measured_sdks import MeasuredSdk
 from bench.support.errors import InvalidRun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,28 +45,28 @@ class Hosts:
         self._python = python
         self._url = url
 
-    def measure(self, subject: Subject, statements: str, host: str = "", *, url: str | None = None) -> Cost:
+    def measure(self, sdk: MeasuredSdk, statements: str, host: str = "", *, url: str | None = None) -> Cost:
         """The cost of statements in a process that has run those of `host` before."""
         program = MEASURE.format(host=host, statements=statements, page=os.sysconf("SC_PAGE_SIZE"))
-        cpu_s, resident_mib = json.loads(self._run(self._fill(program, subject, url or self._url)))
+        cpu_s, resident_mib = json.loads(self._run(self._fill(program, sdk, url or self._url)))
         return Cost(cpu_s * 1e3, resident_mib)
 
-    def measure_process(self, subject: Subject, program: str) -> float:
+    def measure_process(self, sdk: MeasuredSdk, program: str) -> float:
         """The CPU milliseconds of a whole process. Imports wait for nothing, so an idle machine takes as long."""
         before = _children_cpu_s()
-        self._run(self._fill(program, subject, self._url))
+        self._run(self._fill(program, sdk, self._url))
         return (_children_cpu_s() - before) * 1e3
 
-    def time_exit(self, subject: Subject, statements: str, end: str, url: str) -> float:
+    def time_exit(self, sdk: MeasuredSdk, statements: str, end: str, url: str) -> float:
         """Milliseconds from the end of `statements` until the process has ended, after the statements of `end`."""
-        program = f"import time, {subject.module}\n{statements}\nprint(time.time(), flush=True)\n{end}"
-        ended_at = float(self._run(self._fill(program, subject, url)))
+        program = f"import time, {sdk.module}\n{statements}\nprint(time.time(), flush=True)\n{end}"
+        ended_at = float(self._run(self._fill(program, sdk, url)))
         return (time.time() - ended_at) * 1e3
 
-    def _fill(self, program: str, subject: Subject, url: str) -> str:
+    def _fill(self, program: str, sdk: MeasuredSdk, url: str) -> str:
         address = urlsplit(url)
         dsn = f"{address.scheme}://key@{address.netloc}/1"
-        data = tempfile.mkdtemp(prefix=f"{subject.module}-", dir=os.environ["TMPDIR"])
+        data = tempfile.mkdtemp(prefix=f"{sdk.module}-", dir=os.environ["TMPDIR"])
         return program.replace("{url}", url).replace("{dsn}", dsn).replace("{data}", data)
 
     def _run(self, program: str) -> str:

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from shm_sdk import signing
 from shm_sdk.configuration import DATA_FOLDER, Configuration, user_data_dir
+from shm_sdk.ephemeral_storage import is_ephemeral
 from shm_sdk.files import open_regular_file, write_exclusively
 from shm_sdk.names import directory_name, is_exact, is_uuid, official_slug
-from shm_sdk.storage import is_ephemeral
 
 FILE_NAME = "metrics_identity.json"
 OFFICIAL_FILE_SUFFIX = "_shm_identity.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shm_sdk import identity, storage
+from shm_sdk import ephemeral_storage, identity
 from shm_sdk.identity import load_or_create
 
 CONTAINER = """\
@@ -37,11 +37,11 @@ MACHINE = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n31 27 0:99 / /srv rw -
 def test_what_ends_with_its_container(tmp_path: Path, mounts: str, directory: str, is_ephemeral: bool) -> None:
     file = tmp_path / "mountinfo"
     file.write_text(mounts)
-    assert storage.is_ephemeral(Path(directory), file) is is_ephemeral
+    assert ephemeral_storage.is_ephemeral(Path(directory), file) is is_ephemeral
 
 
 def test_a_system_without_mount_information_has_lasting_directories(tmp_path: Path) -> None:
-    assert storage.is_ephemeral(tmp_path, tmp_path / "missing") is False
+    assert ephemeral_storage.is_ephemeral(tmp_path, tmp_path / "missing") is False
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_mount(), reason="no file system in memory")  # noqa: S108

@@ -9,7 +9,7 @@ METRICS = {f"metric_{number}": number * 1284 for number in range(12)}
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class MeasuredSdk:
     """An SDK as statements. `start` runs once in a host, `report` sends one snapshot or event and waits for it.
 
     `begin` makes it send by itself in the background, as it does in production. `flush` is its orderly end.
@@ -24,7 +24,7 @@ class Subject:
     path: str  # of its requests
 
 
-SHM = Subject(
+SHM = MeasuredSdk(
     "shm-sdk",
     "shm_sdk",
     f"c = shm_sdk.Client('{{url}}', 'Ledger', '1.4.2', data_dir='{{data}}'); c.provider(lambda: {METRICS}); c.start()",
@@ -33,7 +33,7 @@ SHM = Subject(
     "c.stop(flush=True)",
     "/v1/snapshot",
 )
-SENTRY = Subject(
+SENTRY = MeasuredSdk(
     "sentry-sdk",
     "sentry_sdk",
     "sentry_sdk.init('{dsn}', release='1.4.2')",
@@ -42,7 +42,7 @@ SENTRY = Subject(
     "sentry_sdk.flush(2)",
     "/api/1/envelope/",
 )
-POSTHOG = Subject(
+POSTHOG = MeasuredSdk(
     "posthog",
     "posthog",
     "c = posthog.Posthog('phc_key', host='{url}')",
@@ -51,4 +51,4 @@ POSTHOG = Subject(
     "c.shutdown()",
     "/batch/",
 )
-SUBJECTS = (SHM, SENTRY, POSTHOG)
+MEASURED_SDKS = (SHM, SENTRY, POSTHOG)
