@@ -25,8 +25,14 @@ SELECT
     (SELECT source FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only')"""
 READ_RELATIONS = """
 SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = current_schema()"""
-READ_OTHER_NAMES = """
+WHERE n.nspname = current_schema() AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_depend d
+    WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+)"""
+READ_NAMES = """
+SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = current_schema()
+UNION
 SELECT t.typname FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE n.nspname = current_schema() AND t.typelem = 0
 UNION
@@ -60,8 +66,9 @@ class DatabaseState:
     may_create: bool
     read_only_source: str
     relations: Set[str]
-    other_names: Set[str]
-    """The names of types and functions in the schema."""
+    """The names of tables, views, indexes and sequences in the schema, but not those of extensions."""
+    names: Set[str]
+    """The names of all that is in the schema, including types, functions and what extensions have created."""
     has_history: bool
     """Whether SHM's own table of applied migrations exists."""
     is_original: bool
@@ -92,7 +99,7 @@ async def read_state(connection: Connection, source: str) -> DatabaseState:
             f"{source}."
         )
     relations = {str(name) for (name,) in await connection.execute_sql(READ_RELATIONS, "list of tables")}
-    other_names = {str(name) for (name,) in await connection.execute_sql(READ_OTHER_NAMES, "list of types")}
+    names = {str(name) for (name,) in await connection.execute_sql(READ_NAMES, "list of names")}
     columns = {str(name) for (name,) in await connection.execute_sql(READ_HISTORY_COLUMNS, "columns of the history")}
     return DatabaseState(
         *(
@@ -107,7 +114,7 @@ async def read_state(connection: Connection, source: str) -> DatabaseState:
         ),
         *(bool(may_create), str(read_only_source)),
         relations,
-        other_names,
+        names,
         columns >= HISTORY_COLUMNS,
         await is_original(connection),
         connection.sslmode,
@@ -184,7 +191,7 @@ def check_no_conflicts(state: DatabaseState, applied: Iterable[str], missing: It
             f"name an empty one in {state.source}, and import this one into it with `shm import --from-dsn` and "
             "its DSN."
         )
-    if conflicting := sorted((state.relations | state.other_names) & names):
+    if conflicting := sorted(state.names & names):
         raise ConfigurationError(
             f"The database {state.database} in {state.source} has tables, types or functions with the names of SHM's "
             f"own ({', '.join(conflicting)}), and no record that SHM created them: another application uses it. "

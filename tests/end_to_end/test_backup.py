@@ -20,7 +20,7 @@ from shm.db.client_programs import find_program, run_client
 from shm.db.embedded.programs import packaged_programs
 from tests.support import plain_http
 from tests.support.clusters import embedded_cluster, wait_for
-from tests.support.databases import admin_cursor, empty_database, migrate, select_column
+from tests.support.databases import admin_cursor, empty_database, migrate, select_column, superuser_cursor
 from tests.support.installs import Install
 from tests.support.load import Load, stored_snapshots
 from tests.support.old_clusters import OLDER_MAJOR, create_older_cluster
@@ -68,7 +68,13 @@ def empty(postgres: str) -> Iterator[str]:
 
 
 def test_a_backup_under_load_is_restored_and_checked(postgres_dir: Path, tmp_path: Path, empty: str) -> None:
-    """From the embedded PostgreSQL into a database, and from there into a new data directory."""
+    """From the embedded PostgreSQL into a database, and from there into a new data directory.
+
+    A view that belongs to an extension, such as those of pg_stat_statements, is neither in the way nor in a backup.
+    """
+    with superuser_cursor(empty) as superuser:
+        superuser.execute("CREATE VIEW public.statistics AS SELECT 1")
+        superuser.execute("ALTER EXTENSION plpgsql ADD VIEW public.statistics")
     file, second = tmp_path / "shm.dump", tmp_path / "second.dump"
     with embedded_cluster(postgres_dir) as cluster:
         (server,) = cluster.servers
