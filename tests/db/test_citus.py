@@ -19,6 +19,7 @@ from tests.support.databases import empty_database, execute, migrate, select_col
 from tests.support.installs import Install
 from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
 from tests.support.server_process import ServerProcess
+from tests.support.shm_command import run_shm
 
 SCALE = (sql_directory() / "scale" / "citus.sql").read_text(encoding="utf-8")
 DISTRIBUTED = re.findall(r"create_distributed_table\('(\w+)', 'instance_id'", SCALE)
@@ -297,3 +298,29 @@ def test_a_database_with_a_history_is_distributed(postgres: str, tmp_path: Path)
         with run_background_jobs(dsn) as background:
             assert background.differences() == {}
         assert select_column(dsn, "SELECT count(*) FROM snapshots") == [18]
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not citus.DSN, reason="TEST_CITUS_DSN is not set")
+def test_a_backup_of_a_cluster_is_restored_into_another(
+    postgres: str, database: str, serve: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    """The backup of the coordinator has the snapshots of all workers, and is restored before they are distributed."""
+    server = serve()
+    for number in range(12):
+        Install(server.url).enroll({"orders": number})
+    wait_until_rolled_up(database)
+    server.terminate()
+    file = str(tmp_path / "shm.dump")
+    with empty_database(postgres) as restored:
+        for command in (("backup", "--dsn", database, "--output", file), ("restore", "--dsn", restored, file)):
+            done = run_shm(*command)
+            assert done.returncode == 0, done.stderr
+        citus.distribute(restored)
+        moved = serve(SHM_DB_DSN=restored)
+        assert_matches_oracle(moved, restored)
+        assert_series_match_oracle(moved, restored)
+        moved.terminate()
+        with run_background_jobs(restored) as background:
+            assert background.differences() == {}
+        assert select_column(restored, "SELECT count(*) FROM snapshots") == [12]

@@ -74,9 +74,9 @@ class Cluster:
         return pids[-1]
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Returns once `condition` is true; fails after `WAIT_TIMEOUT_S`."""
-    deadline = time.monotonic() + WAIT_TIMEOUT_S
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
+    """Returns once `condition` is true; fails after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
     pause = 0.02
     while not condition():
         assert time.monotonic() < deadline, f"timed out waiting for: {what}"
