@@ -51,7 +51,7 @@ class Confirmation(StrEnum):
 class _NewRegistration(InstanceRow, kw_only=True):
     """A registration as the statement reads it. `action_hash` and `signed_at`: of a signed one with a time."""
 
-    may_add: bool
+    may_create: bool
     signed_at: datetime | None
     action_hash: bytes | None
 
@@ -113,7 +113,7 @@ class EnrolmentWriter:
         )
 
     async def register(
-        self, registration: Registration, *, may_add: bool, signed_at: datetime | None, action_hash: bytes | None
+        self, registration: Registration, *, may_create: bool, signed_at: datetime | None, action_hash: bytes | None
     ) -> RegistrationResult:
         """Returns after the registration is committed. Raises Overloaded."""
         row = _NewRegistration(
@@ -126,7 +126,7 @@ class EnrolmentWriter:
             environment=registration.environment,
             deployment_mode=registration.deployment_mode,
             os_arch=registration.os_arch,
-            may_add=may_add,
+            may_create=may_create,
             signed_at=signed_at,
             action_hash=action_hash,
         )

@@ -63,18 +63,18 @@ class Registry:
         self,
         registration: Registration,
         *,
-        may_add: bool,
+        may_create: bool,
         signed_at: datetime | None = None,
         action: bytes | None = None,
     ) -> RegistrationResult:
         """Stores a registration: a new pending instance, or staged changes of an existing one.
 
-        Without `may_add`, a new instance is not stored and the result is OVER_LIMIT. `action`: the body of a signed
+        Without `may_create`, a new instance is not stored and the result is OVER_LIMIT. `action`: the body of a signed
         registration with a time, `signed_at`. Raises Forbidden for a replay.
         """
         action_hash = None if action is None else _hash_action(registration.instance_id, action)
         result = await self._enrolment.register(
-            registration, may_add=may_add, signed_at=signed_at, action_hash=action_hash
+            registration, may_create=may_create, signed_at=signed_at, action_hash=action_hash
         )
         if result is RegistrationResult.REPLAYED:
             raise Forbidden("replayed", REPLAYED)

@@ -9,7 +9,7 @@
 --   conflict    the ID has another key
 --   refused     the instance is revoked, or being erased
 --   erased      the instance was deleted after the time of the signature, or has erased itself and no time is signed
---   over_limit  it would be new, or a conflict, and must not be (`may_add`)
+--   over_limit  it would be new, or a conflict, and must not be (`may_create`)
 --   replayed    this signed registration was carried out before
 -- The name of an application may be an alias of another.
 SELECT pg_advisory_xact_lock({writers_lock});
@@ -28,13 +28,13 @@ batch AS MATERIALIZED (
             environment text,
             deployment_mode text,
             os_arch text,
-            may_add boolean,
+            may_create boolean,
             signed_at timestamptz,
             action_hash text
         )
     ) WITH ORDINALITY AS member (
         instance_id, encoded_key, app_slug, app_name, app_version, version_rank, environment, deployment_mode, os_arch,
-        may_add, signed_at, action_hash, position
+        may_create, signed_at, action_hash, position
     )
 ),
 existing AS MATERIALIZED (
@@ -54,7 +54,7 @@ verdicts AS MATERIALIZED (
             WHEN action.action_hash IS NOT NULL THEN 'replayed'
             WHEN e.is_refused THEN 'refused'
             WHEN e.public_key = b.public_key THEN 'known'
-            WHEN NOT b.may_add THEN 'over_limit'
+            WHEN NOT b.may_create THEN 'over_limit'
             WHEN
                 NOT e.is_unconfirmed
                 OR erased.key_hash <> sha256(settings.hash_key || uuid_send(b.instance_id) || b.public_key)

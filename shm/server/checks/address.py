@@ -11,7 +11,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPError, HTTPRequest, HTTPResp
 from tornado.simple_httpclient import HTTPTimeoutError
 from tornado.websocket import WebSocketError, websocket_connect
 
-from shm.server.checks.certificate import judge_validity
+from shm.server.checks.certificate import check_validity
 from shm.server.checks.finding import Finding, Level
 
 TIMEOUT_S = 10.0
@@ -112,7 +112,7 @@ def _check_certificate(host: str, port: int, tls: ssl.SSLContext) -> Finding:
     ):
         certificate = connection.getpeercert() or {}
     expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
-    return judge_validity(f"the certificate of {host}", expires)
+    return check_validity(f"the certificate of {host}", expires)
 
 
 def _any_certificate() -> ssl.SSLContext:

@@ -32,10 +32,10 @@ def check_certificate(settings: Settings) -> Iterator[Finding]:
         remedy = f"`openssl x509 -enddate -noout -in {shlex.quote(str(settings.tls_cert))}` prints it."
         yield Finding(Level.NOTE, SUBJECT, text, remedy)
         return
-    yield judge_validity(f"the certificate in {settings.tls_cert}", certificate.not_valid_after_utc)
+    yield check_validity(f"the certificate in {settings.tls_cert}", certificate.not_valid_after_utc)
 
 
-def judge_validity(name: str, expires: datetime) -> Finding:
+def check_validity(name: str, expires: datetime) -> Finding:
     """The finding about a certificate that expires then."""
     left = expires - datetime.now(UTC)
     text = f"{name} is valid until {expires:%Y-%m-%d}"

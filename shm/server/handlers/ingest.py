@@ -97,7 +97,7 @@ async def register(services: Services, request: Request) -> Response:
     limits = services.rate_limiter
     with limits.reserve_new_install(request.address) as reservation:
         verdict = await services.registry.register(
-            registration, may_add=reservation.is_granted, signed_at=signed_at, action=action
+            registration, may_create=reservation.is_granted, signed_at=signed_at, action=action
         )
         reservation.is_used = verdict is RegistrationResult.NEW
     if verdict is RegistrationResult.OVER_LIMIT:

@@ -22,7 +22,7 @@ from tests.support import plain_http
 from tests.support.oracle import raw as rows
 from tests.support.oracle import truth
 from tests.support.oracle.raw import Instance, Raw
-from tests.support.oracle.truth import LAPSES, MAX_VALUES, WINDOW, MetricValues
+from tests.support.oracle.truth import ACTIVITY_WINDOWS, MAX_VALUES, WINDOW, MetricValues
 from tests.support.server_process import ServerProcess
 
 PERIODS = ("24h", "7d", "30d", "3m", "1y", "all")
@@ -279,8 +279,8 @@ def assert_stats(response: Json, now: Now) -> None:
         _assert_value(response["global_metrics"][key], MetricValues({key: values}), key, aggregate)
     counts = truth.counts(*now)
     assert {name: response[f"{name}_instances"] for name in counts} == counts
-    for name, lapse in LAPSES.items():
-        assert response[name] == sum(truth.is_active(each, now.at, lapse) for each in raw.instances.values()), name
+    for name, window in ACTIVITY_WINDOWS.items():
+        assert response[name] == sum(truth.is_active(each, now.at, window) for each in raw.instances.values()), name
     assert response["new_this_week"] == truth.new_this_week(raw, now.at)
     members = Counter(each.app_slug for each in raw.instances.values() if not truth.is_unproven(each))
     names = {slug: each.name for slug, each in raw.applications.items() if members[slug]}

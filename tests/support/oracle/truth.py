@@ -16,10 +16,14 @@ from tests.support.oracle.raw import Instance, Raw, Snapshot
 
 UNCOUNTED = {"dev", "development", "test", "testing", "ci", "local"}
 WINDOW = timedelta(days=30)
-LAPSES = {"daily_active": timedelta(days=1), "weekly_active": timedelta(days=7), "monthly_active": timedelta(days=30)}
+ACTIVITY_WINDOWS = {
+    "daily_active": timedelta(days=1),
+    "weekly_active": timedelta(days=7),
+    "monthly_active": timedelta(days=30),
+}
 
 SYSTEM_WORDS = {"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"}
-STATISTICS: dict[Aggregate, set[str]] = {
+AGGREGATE_WORDS: dict[Aggregate, set[str]] = {
     "median": {"median"},
     "max": {"max", "maximum", "peak", "highest"},
     "min": {"min", "minimum", "lowest"},
@@ -92,7 +96,7 @@ def aggregate(key: str, raw: Raw, slug: str) -> Aggregate:
     if key.startswith(("sys_", "app_")) or SYSTEM_WORDS & _words(key):
         return "avg"
     words = _words(re.sub(r"(?i)(?<=[^a-z0-9])min[^a-z0-9]*$", "", key))
-    return next((name for name, listed in STATISTICS.items() if listed & words), "sum")
+    return next((name for name, listed in AGGREGATE_WORDS.items() if listed & words), "sum")
 
 
 def global_numbers(raw: Raw, now: datetime, window: timedelta) -> dict[str, tuple[Aggregate, list[Decimal]]]:
@@ -207,7 +211,7 @@ def changes(raw: Raw, window: timedelta) -> Iterator[datetime]:
     """The times at which time alone changes a figure, in addition to each full hour."""
     for instance in raw.instances.values():
         if instance.last_seen_at is not None:
-            yield from (instance.last_seen_at + lapse for lapse in {window, *LAPSES.values()})
+            yield from (instance.last_seen_at + each for each in {window, *ACTIVITY_WINDOWS.values()})
     for snapshots in raw.snapshots.values():
         yield from (snapshot.snapshot_at + window for snapshot in snapshots)
 
