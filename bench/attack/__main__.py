@@ -35,6 +35,7 @@ def run(data_dir: Path, rows: int) -> None:
             ("four erase themselves at the same time", lambda: attacks.erase_concurrently(server)),
             ("an admin deletes one", lambda: [attacks.delete_invented_keys(server)]),
             ("an admin revokes one", lambda: [attacks.revoke_invented_keys(server)]),
+            ("an admin merges an application of 20", lambda: [attacks.merge_applications(server)]),
             (f"one erases itself, {rows:,} snapshots", lambda: [attacks.erase_long_history(server, rows)]),
             ("four send invented keys", lambda: attacks.flood_with_keys(server)),
             ("one requests 4 MiB forty times at once", lambda: attacks.disclose_at_once(server)),

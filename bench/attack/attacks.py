@@ -1,6 +1,8 @@
 """Attacks: each prepares an install, and then sends the requests that delay other installs most."""
 
+import json
 import subprocess
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +21,9 @@ KEYS = 256  # of a snapshot: the limit
 ATTACKERS = 4  # installs that act at the same time
 DISCLOSURES = 40  # at the same time, of an install with five backlogs of the largest snapshots
 LARGE_MEMBERS, LARGE_TEXTS, TEXT = 15, 60, "x" * 1_000  # of such a backlog, which has almost a mebibyte
+
+MERGED_INSTALLS = 20  # each with a backlog of the largest snapshots
+MERGE_CHECK_INTERVAL_S = 0.5
 
 REFUSED_BACKLOGS, REFUSED_MEMBERS = 100, 300_000  # at the same time, of almost a mebibyte: more members than allowed
 
@@ -46,6 +51,13 @@ class Attacker(ConnectedInstall):
             for member in range(MEMBERS)
         ]
         self.post("/v1/snapshots", {"snapshots": members}, expected=(202, 429, 503))
+
+    def send_all_keys(self) -> None:
+        """Sends a backlog of snapshots, an hour apart, each with the same keys, as many as a snapshot may have."""
+        now = datetime.now(UTC)
+        metrics = {f"key{number}": number for number in range(KEYS)}
+        times = [(now - timedelta(hours=member)).isoformat() for member in range(MEMBERS)]
+        self.post("/v1/snapshots", {"snapshots": [{"timestamp": at, "metrics": metrics} for at in times]})
 
     def send_large_snapshots(self, number: int) -> None:
         """Sends a backlog of snapshots of the maximum size, a minute apart."""
@@ -143,13 +155,34 @@ def flood_with_gets(server: RunningServer) -> Attack:
 def revoke_invented_keys(server: RunningServer) -> Attack:
     """An admin revokes an install with many invented keys."""
     attacker = _with_invented_keys(server)
-    return lambda: _admin(server, "POST", f"instances/{attacker.instance_id}/revoke")
+
+    def revoke() -> None:
+        _admin(server, "POST", f"instances/{attacker.instance_id}/revoke")
+
+    return revoke
 
 
 def delete_invented_keys(server: RunningServer) -> Attack:
     """An admin deletes an install with many invented keys."""
     attacker = _with_invented_keys(server)
-    return lambda: _admin(server, "DELETE", f"instances/{attacker.instance_id}")
+
+    def delete() -> None:
+        _admin(server, "DELETE", f"instances/{attacker.instance_id}")
+
+    return delete
+
+
+def merge_applications(server: RunningServer) -> Attack:
+    """An admin merges an application into another one, whose installs send the same keys."""
+    for app in ["merged"] * MERGED_INSTALLS + ["merged into"]:
+        Attacker.register(server, app).send_all_keys()
+
+    def merge() -> None:
+        _admin(server, "POST", "applications/merged/merge", b'{"into": "merged-into"}')
+        while any(each["finished_at"] is None for each in json.loads(_admin(server, "GET", "bulk-changes"))):
+            time.sleep(MERGE_CHECK_INTERVAL_S)
+
+    return merge
 
 
 def _with_invented_keys(server: RunningServer) -> Attacker:
@@ -158,11 +191,12 @@ def _with_invented_keys(server: RunningServer) -> Attacker:
     return attacker
 
 
-def _admin(server: RunningServer, method: str, path: str) -> None:
+def _admin(server: RunningServer, method: str, path: str, body: bytes | None = None) -> bytes:
     connection = HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
-    connection.request(method, f"/api/v1/admin/{path}", headers={"Authorization": f"Bearer {server.token}"})
+    connection.request(method, f"/api/v1/admin/{path}", body, {"Authorization": f"Bearer {server.token}"})
     response = connection.getresponse()
-    response.read()
+    answer = response.read()
     connection.close()
-    if response.status not in (200, 204):
-        raise InvalidRun(f"{method} {path}: {response.status}")
+    if response.status not in (200, 202, 204):
+        raise InvalidRun(f"{method} {path}: {response.status} {answer[:200]!r}")
+    return answer
