@@ -4,6 +4,7 @@ An entry point of the group `shm.commands` names a module with `HELP`, `configur
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, distribution
@@ -30,6 +31,7 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `shm` script."""
+    os.umask(os.umask(0o077) & 0o077)  # what this user creates, it may use
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except ConfigurationError as error:

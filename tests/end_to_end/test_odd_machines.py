@@ -179,3 +179,20 @@ def test_an_unset_home_starts_and_enrols(database: str, tmp_path: Path, monkeypa
     assert server.terminate() == 0
     listed = run_shm("token", "list", SHM_DB_DSN=database)
     assert listed.returncode == 0, listed.stderr
+
+
+@pytest.mark.long
+def test_a_umask_that_denies_the_owner_stops_no_start(postgres_dir: Path) -> None:
+    server = ServerProcess(postgres_dir / "data", {}, before=("sh", "-c", 'umask 0777 && exec "$@"', "sh"))
+    server.start()
+    Install(server.url).enroll({"n": 1})
+    assert server.terminate() == 0
+    assert (postgres_dir / "data" / "admin.token").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.long
+def test_a_data_directory_may_have_unusual_characters(postgres_dir: Path) -> None:
+    server = ServerProcess(postgres_dir / "a b'c%s%20é北 ;#&()*?[x]~!=", {})
+    server.start()
+    Install(server.url).enroll({"n": 1})
+    assert server.terminate() == 0

@@ -34,7 +34,7 @@ TIMEOUT_S = 60
     [
         (("--port", "80a"), {}, "--port='80a' is invalid"),
         (("--data-dir", "/dev/null/x"), {}, "cannot be used"),
-        (("--data-dir", "/srv/a,b"), {}, "character that PostgreSQL does not support"),
+        (("--data-dir", "/srv/a,b"), {}, "contains ',', a character that PostgreSQL does not support"),
         ((), {"SHM_DB_DSN": "foo"}, "SHM_DB_DSN is invalid"),
         ((), {"SHM_DB_DSN": "host=127.0.0.1 port=1", "SHM_START_PATIENCE": "1s"}, "could not be reached within 1 s"),
         ((), {"SHM_ADMIN_TOKN": "x"}, "Did you mean SHM_ADMIN_TOKEN?"),

@@ -77,9 +77,10 @@ class EmbeddedPostgres:
     """
 
     def __init__(self, data_dir: Path, *, any_major: bool = False) -> None:
-        if UNSUPPORTED_CHARACTERS.search(str(data_dir)):
+        if unsupported := UNSUPPORTED_CHARACTERS.search(str(data_dir)):
             raise ConfigurationError(
-                f"The data directory {str(data_dir)!r} contains a character that PostgreSQL does not support."
+                f"The data directory {str(data_dir)!r} contains {unsupported[0]!r}, a character that PostgreSQL does "
+                "not support."
             )
         self._data_dir = data_dir
         self._cluster = data_dir / "postgres"
