@@ -25,7 +25,7 @@ LARGE_MEMBERS, LARGE_TEXTS, TEXT = 15, 60, "x" * 1_000  # of such a backlog, whi
 MERGED_INSTALLS = 20  # each with a backlog of the largest snapshots
 MERGE_CHECK_INTERVAL_S = 0.5
 
-REFUSED_BACKLOGS, REFUSED_MEMBERS = 100, 300_000  # at the same time, of almost a mebibyte: more members than allowed
+REFUSED_BACKLOGS, REFUSED_MEMBERS = 100, 250_000  # at the same time, of almost a mebibyte: more members than allowed
 
 GET_CONNECTIONS, GET_SECONDS = 400, 8  # below the limit of connections of an address; longer than the first burst
 
