@@ -17,6 +17,7 @@ from tests.support import plain_http
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import admin_cursor, execute, fresh_database
 from tests.support.installs import Install
+from tests.support.module_server import running_server
 from tests.support.server_process import ServerProcess
 from tests.support.time_travel import shift_times
 
@@ -44,11 +45,12 @@ class Environment:
 @pytest.fixture(scope="module")
 def environment(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """One server for all tests; each uses an application of its own."""
-    with fresh_database(postgres) as dsn, run_background_jobs(dsn) as background:
-        server = ServerProcess(tmp_path_factory.mktemp("events") / "data", {"SHM_DB_DSN": dsn})
-        server.start()
+    with (
+        fresh_database(postgres) as dsn,
+        run_background_jobs(dsn) as background,
+        running_server(tmp_path_factory.mktemp("events"), dsn) as server,
+    ):
         yield Environment(server, dsn, background)
-        server.terminate()
 
 
 def kinds(listed: list[dict[str, Any]]) -> list[tuple[str, str | None, int | None]]:

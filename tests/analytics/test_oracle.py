@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import fresh_database
+from tests.support.module_server import running_server
 from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
 from tests.support.parameters import long_after
 from tests.support.random_fleets import Fleet, Scenario, run_scenario, scenarios
@@ -45,13 +46,12 @@ def environment(
     """One server for all scenarios; each starts with an empty database. The short window ends within accepted ages."""
     server_settings = {"SHM_ACTIVE_WINDOW": f"{request.param}d"}
     folder: Path = tmp_path_factory.mktemp("stage")
-    with fresh_database(postgres) as dsn, run_background_jobs(dsn, **server_settings) as background:
-        server = ServerProcess(folder / "data", {"SHM_DB_DSN": dsn, **server_settings})
-        server.start()
-        try:
-            yield Environment(server, dsn, background, timedelta(days=request.param))
-        finally:
-            server.terminate()
+    with (
+        fresh_database(postgres) as dsn,
+        run_background_jobs(dsn, **server_settings) as background,
+        running_server(folder, dsn, **server_settings) as server,
+    ):
+        yield Environment(server, dsn, background, timedelta(days=request.param))
 
 
 @pytest.mark.timeout(1_800)

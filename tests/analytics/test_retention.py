@@ -21,6 +21,7 @@ from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor, execute, fresh_database, recreate, select_column, waiting_statements
 from tests.support.installs import Install
 from tests.support.long_history import fill_with_history
+from tests.support.module_server import running_server
 from tests.support.old_partitions import CREATE_OLD_PARTITIONS_SQL
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
@@ -113,12 +114,8 @@ def past_database(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> It
     """A database with its installs; its server has stopped."""
     with fresh_database(postgres) as dsn:
         execute(dsn, CREATE_OLD_PARTITIONS_SQL, timedelta(days=210), timedelta(days=7))
-        server = ServerProcess(tmp_path_factory.mktemp("past") / "data", {"SHM_DB_DSN": dsn, **LONG_RETENTION})
-        server.start()
-        try:
+        with running_server(tmp_path_factory.mktemp("past"), dsn, **LONG_RETENTION) as server:
             installs = report_history(server, dsn)
-        finally:
-            server.terminate()
         yield dsn, installs
 
 

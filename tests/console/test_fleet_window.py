@@ -14,6 +14,7 @@ from tests.support.console import DrivenConsole, open_console
 from tests.support.databases import execute, fresh_database
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.installs import Install
+from tests.support.module_server import running_server
 from tests.support.server_process import ServerProcess
 
 FLEET = 3_000
@@ -32,10 +33,8 @@ def server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with fresh_database(postgres) as dsn:
         insert_fleet(dsn, FLEET)
         execute(dsn, TALLY, FLEET, FLEET)
-        server = ServerProcess(tmp_path_factory.mktemp("window") / "data", {"SHM_DB_DSN": dsn})
-        server.start()
-        yield server
-        server.terminate()
+        with running_server(tmp_path_factory.mktemp("window"), dsn) as server:
+            yield server
 
 
 def value(console: DrivenConsole, index: int) -> object:

@@ -11,7 +11,7 @@ from tests.support import plain_http
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import admin_cursor, fresh_database
 from tests.support.installs import Install
-from tests.support.module_server import module_server
+from tests.support.module_server import module_server, running_server
 from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.cluster
@@ -212,13 +212,12 @@ def test_a_merge_into_itself_or_nothing_is_refused(server: ServerProcess, into: 
 @pytest.fixture
 def quiet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, BackgroundJobs]]:
     """A server whose background jobs the test runs."""
-    with fresh_database(postgres) as dsn, run_background_jobs(dsn) as background:
-        server = ServerProcess(tmp_path_factory.mktemp("quiet") / "data", {"SHM_DB_DSN": dsn})
-        server.start()
-        try:
-            yield server, background
-        finally:
-            server.terminate()
+    with (
+        fresh_database(postgres) as dsn,
+        run_background_jobs(dsn) as background,
+        running_server(tmp_path_factory.mktemp("quiet"), dsn) as server,
+    ):
+        yield server, background
 
 
 def test_figures_are_exact_after_each_step_of_a_change(quiet: tuple[ServerProcess, BackgroundJobs]) -> None:
