@@ -5,6 +5,7 @@ with a shorter life (a test run, a crash loop) does not count as an install. Lat
 the install's ID, so that a release that restarts all installs at once does not synchronize their reports.
 """
 
+import math
 from random import Random
 
 from shm_sdk.outcome import Outcome, Result
@@ -13,6 +14,7 @@ MIN_FIRST_DELAY_S = 300.0  # after the start
 MAX_FIRST_DELAY_S = 900.0
 INITIAL_BACKOFF_S = 60.0  # the upper bound of the first retry's random delay
 MAX_BACKOFF_DOUBLINGS = 12  # 60 s doubled 12 times are 68 hours; the report interval is usually shorter
+HOUR_S = 3600
 MAX_REFUSED_DELAY_S = 86400.0  # a server that refuses for a week gets one request a day
 
 
@@ -39,9 +41,16 @@ def compute_delay(
 
 
 def _seconds_to_slot(interval_s: float, instance_id: str | None, now: float, rng: Random) -> float:
-    """Seconds to the install's next slot, at least half an interval, so that two reports are never close together."""
+    """Seconds to the install's slot about an interval from now, at least half of it: two reports are never close.
+
+    From slot to slot it is exactly the interval. The first time it differs by half an hour at most, because a longer
+    interval has a slot in each hour, or in the part of an hour that divides the interval.
+    """
+    period_s = interval_s
+    if interval_s > HOUR_S and interval_s % 1 == 0:
+        period_s = float(math.gcd(int(interval_s), HOUR_S))
+    earliest_s = interval_s - period_s / 2
     if instance_id is None:
-        return rng.uniform(interval_s / 2, interval_s * 1.5)
-    slot = int(instance_id.replace("-", ""), 16) % max(int(interval_s), 1)
-    delay_s = (slot - now) % interval_s
-    return delay_s if delay_s >= interval_s / 2 else delay_s + interval_s
+        return earliest_s + rng.uniform(0, period_s)
+    slot = int(instance_id.replace("-", ""), 16) % max(int(period_s), 1)
+    return earliest_s + (slot - now - earliest_s) % period_s

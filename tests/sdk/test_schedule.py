@@ -1,5 +1,6 @@
 """The schedule: reports are spread over the fleet and never close together, and retries back off."""
 
+import math
 import uuid
 from random import Random
 
@@ -42,9 +43,20 @@ def test_reports_are_at_least_half_an_interval_apart(instance: str, interval: fl
 def test_the_slot_does_not_depend_on_the_start(instance: str, interval: int, now: float, rng: Random) -> None:
     def slot(now: float) -> float:
         delay = compute_delay(SENT, 1, interval_s=interval, instance_id=instance, now=now, rng=rng)
-        return round(now + delay) % interval
+        return round(now + delay) % (interval if interval <= 3600 else math.gcd(interval, 3600))
 
     assert slot(now) == slot(now + 12345.6) == slot(now + 1e6)
+
+
+@given(instances, st.integers(1, 720), times, rngs)
+def test_long_intervals_are_exact_from_the_first_report_on(instance: str, hours: int, now: float, rng: Random) -> None:
+    """The first one differs by up to half an hour, for the install's slot."""
+    delays = []
+    for _ in range(4):
+        delays.append(compute_delay(SENT, 1, interval_s=hours * 3600.0, instance_id=instance, now=now, rng=rng))
+        now += delays[-1]
+    assert abs(delays[0] - hours * 3600) <= 1800
+    assert all(abs(delay - hours * 3600) < 0.001 for delay in delays[1:])
 
 
 def test_a_fleet_restarted_at_once_is_spread() -> None:
