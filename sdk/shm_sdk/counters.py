@@ -5,7 +5,7 @@ the process. The sender adds the files up. It adds the counts of ended processes
 
 The file is not mapped into memory. A write to mapped memory kills the process (SIGBUS) where another program has
 truncated the file, the disk is full or the disk fails, and no check beforehand excludes that. `pwrite` fails instead,
-for about two microseconds more.
+for three microseconds more: an increment takes five, and took less than two.
 """
 
 import logging
