@@ -24,8 +24,9 @@ class DiskForecast(msgspec.Struct):
     """`disk` of `GET stats`.
 
     `limit_bytes`: SHM_MAX_DISK, or the database's size and the free space of an embedded PostgreSQL's disk if that is
-    less; null if neither is known. `growth_bytes_per_day` is null in the first hour. `full_at` is null while the
-    database does not grow, or while its limit or its growth is unknown.
+    less; null if neither is known. `growth_bytes_per_day` is null in the first hour. `full_at` is now for a database
+    that has reached its limit; else it is null while the database does not grow, or while its limit or its growth is
+    unknown.
     """
 
     database_bytes: int
@@ -54,11 +55,16 @@ async def forecast_disk(database: Database, settings: Settings) -> DiskForecast:
     (growth,) = await database.fetch(_Growth, "health.measure_growth")
     limit = _limit(growth.bytes, settings)
     per_day = None if growth.growth_per_s is None else growth.growth_per_s * DAY_S
-    full_at = None
-    if limit is not None and per_day is not None and per_day > 0:
-        days = max(0, limit - growth.bytes) / per_day
-        full_at = datetime.now(UTC) + timedelta(days=days) if days < MAX_DAYS else None
+    full_at = None if limit is None else _full_at(limit - growth.bytes, per_day)
     return DiskForecast(growth.bytes, limit, None if per_day is None else round(per_day), full_at)
+
+
+def _full_at(remaining_bytes: int, growth_per_day: float | None) -> datetime | None:
+    if remaining_bytes <= 0:
+        return datetime.now(UTC)
+    if growth_per_day is None or growth_per_day <= 0 or remaining_bytes / growth_per_day >= MAX_DAYS:
+        return None
+    return datetime.now(UTC) + timedelta(days=remaining_bytes / growth_per_day)
 
 
 def _limit(database_bytes: int, settings: Settings) -> int | None:

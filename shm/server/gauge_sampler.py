@@ -127,12 +127,13 @@ class GaugeSampler:
         instruments.database_bytes.set(forecast.database_bytes)
         if forecast.limit_bytes is not None:
             instruments.disk_limit.set(forecast.limit_bytes)
-        if forecast.growth_bytes_per_day is None:
-            return
-        instruments.database_growth.set(forecast.growth_bytes_per_day)
         full_in = forecast.full_in()
-        if forecast.limit_bytes is not None:
-            instruments.full_in.set(inf if full_in is None else full_in.total_seconds())
+        if full_in is not None:
+            instruments.full_in.set(full_in.total_seconds())
+        elif forecast.limit_bytes is not None and forecast.growth_bytes_per_day is not None:
+            instruments.full_in.set(inf)
+        if forecast.growth_bytes_per_day is not None:
+            instruments.database_growth.set(forecast.growth_bytes_per_day)
         if full_in is not None and full_in < WARNING_LEAD_TIME and time.monotonic() >= self._next_warning_at:
             self._next_warning_at = time.monotonic() + WARNING_INTERVAL_S
             logger.warning(
@@ -140,6 +141,6 @@ class GaugeSampler:
                 "SHM_MAX_DISK, or keep raw snapshots for a shorter time (SHM_RETENTION)",
                 forecast.database_bytes >> 20,
                 (forecast.limit_bytes or 0) >> 20,
-                forecast.growth_bytes_per_day >> 20,
+                (forecast.growth_bytes_per_day or 0) >> 20,
                 full_in.total_seconds() / DAY_S,
             )

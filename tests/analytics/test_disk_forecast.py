@@ -73,6 +73,20 @@ def test_a_limit_that_is_exceeded_is_full_now(serve: Callable[..., ServerProcess
     assert abs(full_at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("growth", [None, -1 * MIB])
+def test_a_limit_that_is_exceeded_is_full_now_without_growth(
+    serve: Callable[..., ServerProcess], database: str, growth: int | None
+) -> None:
+    """`growth`: None in the first hour, when it is unknown."""
+    server = serve(SHM_MAX_DISK="1m")
+    if growth is not None:
+        replace_sizes(database, 1, growth)
+    full_at = datetime.fromisoformat(disk(server)["full_at"])
+    assert abs(full_at - datetime.now(UTC)) < timedelta(minutes=1)
+    wait_for(lambda: sample_value(scrape(server), "shm_database_full_seconds") == 0, "the metrics")
+    wait_for(lambda: "Enlarge its disk or SHM_MAX_DISK" in server.log, "the warning of the log")
+
+
 def test_without_a_limit_only_size_and_growth_are_known(server: ServerProcess, database: str) -> None:
     replace_sizes(database, 2, 20 * MIB)
     forecast = disk(server)
