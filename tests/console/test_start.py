@@ -11,8 +11,8 @@ import pytest
 import shm_tui
 from shm_tui.app import ConsoleApp
 from shm_tui.command import make_client
-from shm_tui.drawing_control import DRAW_INTERVAL_S
 from shm_tui.model import first_application
+from shm_tui.model.draw_pacing import DRAW_INTERVAL_S
 from tests.support.console import open_console
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.installs import Install

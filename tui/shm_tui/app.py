@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
+from textual import events
 from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
@@ -127,6 +128,12 @@ class ConsoleApp(BufferedApp):
         self.drawing.start()
         if not self.is_headless:
             self.set_interval(TERMINAL_CHECK_S, end_without_terminal)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Draws the answers to keys and the mouse before other changes."""
+        if isinstance(event, events.InputEvent):
+            self.drawing.mark_input()
+        await super().on_event(event)
 
     async def on_unmount(self) -> None:
         """Ends the session, and with it the connection to the server."""

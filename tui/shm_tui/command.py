@@ -32,6 +32,7 @@ SCREENSHOT_TIMEOUT_S = 20.0  # from the start to the first data; afterwards the 
 SCREENSHOT_DELAY_S = 0.3  # from the first data to the picture, so that the last changes are drawn
 TERMINAL_ENV = {"TEXTUAL_ANIMATIONS": "none"}
 SSH_ENV = {"TEXTUAL_FPS": "30"}  # every frame is sent over the network; at 15 a key would wait for up to 67 ms
+SWITCH_INTERVAL_S = 0.0005  # threads read keys and write frames, and wait for it while the main thread is busy
 ONCE_OPTIONS = ("json", "format", "columns", "watch")
 RUNTIME_MODULES = (  # the screen, and what it imports when it connects and opens the terminal
     "shm_tui.app",
@@ -173,6 +174,7 @@ def _open(server: str, token: str, place: Place, theme: str | None, settings: Se
         # Textual draws on it, and standard error is redirected, perhaps to a file.
         sys.__stderr__ = sys.__stdout__  # type: ignore[misc] # only type checkers take it for final
     postpone_collections()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     from shm_tui.app import ConsoleApp
 
     async def run_app() -> int:

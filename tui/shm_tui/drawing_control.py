@@ -1,4 +1,4 @@
-"""When changes are drawn: a single one at once, and many within an interval together."""
+"""Draws changes: a single one at once, and many within an interval together."""
 
 import asyncio
 from time import monotonic
@@ -6,13 +6,12 @@ from time import monotonic
 from textual.app import App
 
 from shm_tui.back_control import BackControl
+from shm_tui.model.draw_pacing import DrawPacing
 from shm_tui.navigation import Navigation
 from shm_tui.settings_control import SettingsControl
 from shm_tui.widgets.dashboard import Dashboard
 from shm_tui.widgets.delayed_call import call_after
 
-DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of events
-START_DRAW_INTERVAL_S = 0.05  # until the first data are drawn: the user waits for them
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
 
 
@@ -23,7 +22,7 @@ class DrawingControl:
         self._app, self._dashboard = app, dashboard
         self.data_shown = asyncio.Event()
         self.has_changes = True  # since the last drawing; the next one is planned
-        self._drawn_at = -DRAW_INTERVAL_S  # the monotonic time of the last drawing
+        self._pacing = DrawPacing()
         self._is_started = False
 
     def bind(self, navigation: Navigation, back_control: BackControl, settings: SettingsControl) -> None:
@@ -42,11 +41,15 @@ class DrawingControl:
             self.has_changes = True
             self._plan()
 
+    def mark_input(self) -> None:
+        """A key was pressed, or the mouse was used: the answer comes before other changes."""
+        self._pacing.mark_input(monotonic())
+
     def draw(self) -> None:
         """Draws the changes now."""
         if not self.has_changes:
             return
-        self._drawn_at = monotonic()
+        self._pacing.mark_drawn(monotonic())
         if self._is_covered:
             self._plan()
             return
@@ -63,12 +66,19 @@ class DrawingControl:
         self._dashboard.draw_changes(navigation.session, navigation.filter.text)
         is_chosen = navigation.is_application_chosen or not navigation.overview.applications
         if self._dashboard.has_data and is_chosen and navigation.view.has_answer:
+            self._pacing.is_started = True
             self.data_shown.set()
 
     def _plan(self) -> None:
         if self._is_started:
-            interval_s = DRAW_INTERVAL_S if self.data_shown.is_set() else START_DRAW_INTERVAL_S
-            call_after(self._app, max(0.0, self._drawn_at + interval_s - monotonic()), self.draw)
+            call_after(self._app, max(0.0, self._pacing.due_at() - monotonic()), self._draw_if_due)
+
+    def _draw_if_due(self) -> None:
+        """Draws the changes, unless a key has been pressed since they were planned."""
+        if self.has_changes and monotonic() < self._pacing.due_at():
+            self._plan()
+        else:
+            self.draw()
 
     def _draw_ages(self) -> None:
         if self._is_covered:
