@@ -17,7 +17,7 @@ from shm_tui.config.file import Config, config_path, load_config
 from shm_tui.config.kept_tokens import KeptTokens, tokens_path
 from shm_tui.config.settings import Settings
 from shm_tui.errors import ConfigError, ConsoleError, ListError, NoDataError
-from shm_tui.gc_tuning import postpone_collections, resume_collections
+from shm_tui.gc_tuning import only_imports
 from shm_tui.model.place import DEFAULT_APP, Place, PlaceError
 from shm_tui.once import OnceOptions, invalid_options, print_note, run_once
 from shm_tui.restricted import forbid_host_access, remove_textual_variables, restricted_notice
@@ -173,12 +173,11 @@ def _open(server: str, token: str, place: Place, theme: str | None, settings: Se
     if not sys.stderr.isatty():
         # Textual draws on it, and standard error is redirected, perhaps to a file.
         sys.__stderr__ = sys.__stdout__  # type: ignore[misc] # only type checkers take it for final
-    postpone_collections()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    from shm_tui.app import ConsoleApp
+    with only_imports():
+        from shm_tui.app import ConsoleApp
 
     async def run_app() -> int:
-        resume_collections(asyncio.get_running_loop())
         async with make_client(server, token) as client:
             app = ConsoleApp(client, place=place, theme=theme, settings=settings, is_restricted=is_restricted)
             await app.run_async()
