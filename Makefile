@@ -13,24 +13,32 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-setup: .venv/.ready  ## create .venv only
+setup: .venv/.ready  ## create .venv with all that development needs
 
-# Created again only when the lock or a project file is newer. Every version and its hash comes from requirements.lock.
-.venv/.ready: requirements.lock pyproject.toml sdk/pyproject.toml
+# The server, console and SDK of this checkout, with their own dependencies: enough for `make demo` and `make serve`.
+# Installed again only when a lock or a project file is newer. Every version and its hash comes from the locks.
+.venv/.installed: requirements-server.lock requirements-build.lock pyproject.toml sdk/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "SHM needs Python 3.11 or newer; $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/pip || { echo "Creating .venv"; $(PYTHON) -m venv --clear .venv; } \
 	  || { echo "Python's venv module is needed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Installing the locked dependencies into .venv (about a minute the first time)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --progress-bar on -r requirements.lock
+	@echo "Installing the locked dependencies into .venv (up to a minute the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --progress-bar on \
+	  -r requirements-server.lock -r requirements-build.lock
 	@echo "Installing shm-server and shm-sdk from this checkout"
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e . -e sdk
 	@touch $@
 
-demo: .venv/.ready  ## run a simulated fleet, a server and the console in one terminal
+# Development needs the tools and frameworks of the tests too.
+.venv/.ready: .venv/.installed requirements.lock
+	@echo "Installing the locked development tools into .venv (some minutes the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --progress-bar on -r requirements.lock
+	@touch $@
+
+demo: .venv/.installed  ## run a simulated fleet, a server and the console in one terminal
 	@$(BIN)/shm demo --data-dir .demo
 
-serve: .venv/.ready  ## run the server
+serve: .venv/.installed  ## run the server
 	@$(BIN)/shm serve
 
 test: .venv/.ready  ## run all tests except the long ones, on real PostgreSQL and processes; T=tests/... for a part

@@ -4,7 +4,7 @@
 with its versions as constraints, so that a package has the same version in all of them:
 
 - `requirements-server.lock`: the dependencies of an installed `shm-server`, for the image and for production;
-- `requirements-build.lock`: the build dependencies of its wheel;
+- `requirements-build.lock`: the build dependencies of its wheel, and of editable installs;
 - `requirements-bench-sdk.lock`: the environment of `make bench-sdk`.
 
 Without an argument, the locks are written with the newest versions. With `--check`, they are only compared with the
@@ -24,6 +24,7 @@ LOCK = "requirements.lock"
 SERVER_LOCK = "requirements-server.lock"
 BUILD_LOCK = "requirements-build.lock"
 BENCH_LOCK = "requirements-bench-sdk.lock"
+EDITABLE = "editables"  # hatchling needs it for editable installs, and names it when it builds one only
 UV = Path(sysconfig.get_path("scripts")) / "uv"
 
 
@@ -34,7 +35,7 @@ def resolve(folder: Path, *options: str) -> None:
     everything = ("--group", "dev", "--extra", "system", "pyproject.toml", "sdk/pyproject.toml")
     _compile(folder / LOCK, *everything, *options)
     _compile(folder / SERVER_LOCK, "--constraint", str(folder / LOCK), "pyproject.toml")
-    _compile(folder / BUILD_LOCK, "--constraint", str(folder / LOCK), "-", stdin="\n".join(build))
+    _compile(folder / BUILD_LOCK, "--constraint", str(folder / LOCK), "-", stdin="\n".join((*build, EDITABLE)))
     _compile(folder / BENCH_LOCK, "--constraint", str(folder / LOCK), "--group", "bench-sdk")
 
 

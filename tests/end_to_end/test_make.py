@@ -14,6 +14,7 @@ import pytest
 CHECKOUT = Path(__file__).parent.parent.parent
 PACKAGES = ("", "client", "tui", "sdk")  # directories of a clone that Python imports from
 TIMEOUT_S = 600  # allows for an installation over a slow network
+STAMPS = (".installed", ".ready")  # of make, the older first
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,10 @@ class Clone:
         environment = self.folder / ".venv"
         environment.mkdir()
         for each in Path(sys.prefix).iterdir():
-            if each.name != ".ready":
+            if each.name not in STAMPS:
                 (environment / each.name).symlink_to(each)
-        (environment / ".ready").touch()
+        for stamp in STAMPS:
+            (environment / stamp).touch()
 
 
 @pytest.fixture(scope="module", params=["existing environment", pytest.param("installation", marks=pytest.mark.long)])
