@@ -19,6 +19,9 @@ COMMAND = re.compile(
     rf"^(?:[^\s=]*/)?shm (.*)|\bshm ((?:{'|'.join(NAMES)})\b.*)"
 )  # at the start of a line, or after others
 END = re.compile(r"[|;>&#]")  # of a command within a line of shell
+USED = re.compile(r"\$\{?([A-Za-z_]+)")
+QUOTED = re.compile(r"'[^']*'")
+ASSIGNED = re.compile(r"(?:^|[\s;])([A-Za-z_]+)=")
 DEPLOYED = re.compile(r"\bdeploy/[\w.-]+")
 
 
@@ -62,6 +65,17 @@ def test_the_shell_of_a_page_is_well_formed(page: Path) -> None:
     for block in shell_blocks(page):
         done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, ""), block
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_variable_of_a_page_is_set_on_it(page: Path) -> None:
+    """A command that is copied with an undefined variable sends a request to another address than it shows."""
+    names: set[str] = set()
+    for block in shell_blocks(page):
+        for line in block.splitlines():
+            undefined = set(USED.findall(QUOTED.sub("", line))) - names
+            names |= set(ASSIGNED.findall(line))
+            assert undefined <= names, (line, undefined - names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
