@@ -13,8 +13,7 @@ import math
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -111,10 +110,22 @@ class TokenBucket(Generic[K]):
 
 @dataclass(slots=True)
 class Reservation:
-    """A token of the budget of new instances, while one registers. `is_used`: it was stored, so the token is spent."""
+    """A token of the budget of an address while a request is handled. It is returned unless it `is_used`.
 
+    So concurrent requests do not exceed a budget. Not granted: the budget is empty. `limit` is None without a limit.
+    """
+
+    limit: TokenBucket[bytes] | None
+    address: bytes
     is_granted: bool
     is_used: bool = False
+
+    def __enter__(self) -> "Reservation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.limit is not None and self.is_granted and not self.is_used:
+            self.limit.refund(self.address)
 
 
 @dataclass(slots=True)
@@ -260,24 +271,19 @@ class RateLimiter:
         """Whether a token, by its hash, was valid when it was last used, as far as this process remembers."""
         return token in self._valid_tokens
 
-    def has_failed_too_often(self, address: bytes | None) -> bool:
-        """Whether an address has used up its budget of failed requests, so that they may cost hardly anything."""
-        return address is not None and self._failed_requests.peek(address).retry_after_s > 0
+    def reserve_failure(self, address: bytes | None) -> Reservation:
+        """Takes from the budget of failed requests of an address while one is handled.
 
-    def take_failure(self, address: bytes | None) -> None:
-        """Takes from the budget of failed requests of an address, unless it is used up: that leaves no debt."""
-        if address is not None and not self.has_failed_too_often(address):
-            self._failed_requests.take(address)
+        One that is not granted may cost hardly anything.
+        """
+        return _reserve(self._failed_requests, address)
 
     def failed_too_often(self, address: bytes) -> TooManyRequests:
         """The refusal for an address that has used up its budget of failed requests."""
         return _too_many(self._failed_requests.peek(address), "This address has sent too many invalid requests.")
 
-    def record_replay(self, address: bytes | None, body: bytes) -> None:
-        """Takes from the budget of failed requests for a repeated snapshot, and recognizes its next repetition."""
-        if address is None:
-            return
-        self.take_failure(address)
+    def record_replay(self, body: bytes) -> None:
+        """Recognizes the next repetition of a repeated snapshot."""
         self._replays[hashlib.blake2b(body, digest_size=16).digest()] = None
         if len(self._replays) > MAX_REPLAYS:
             self._replays.popitem(last=False)
@@ -286,23 +292,12 @@ class RateLimiter:
         """Whether a snapshot with this body was repeated before, in this process."""
         return hashlib.blake2b(body, digest_size=16).digest() in self._replays
 
-    @contextmanager
-    def reserve_new_install(self, address: bytes | None) -> Iterator["Reservation"]:
-        """Takes from the budget of new instances of an address while one registers, and returns it unless it was used.
+    def reserve_new_install(self, address: bytes | None) -> Reservation:
+        """Takes from the budget of new instances of an address while one registers.
 
-        So concurrent registrations do not exceed the budget. A known instance registers without a reservation too.
+        A known instance registers without a reservation too.
         """
-        if address is None:
-            yield Reservation(is_granted=True)
-            return
-        reservation = Reservation(is_granted=self._new_installs.peek(address).retry_after_s == 0)
-        if reservation.is_granted:
-            self._new_installs.take(address)
-        try:
-            yield reservation
-        finally:
-            if reservation.is_granted and not reservation.is_used:
-                self._new_installs.refund(address)
+        return _reserve(self._new_installs, address)
 
     def too_many_installs(self, address: bytes | None) -> TooManyRequests:
         """The refusal of a new instance beyond the budget of its address."""
@@ -385,6 +380,15 @@ class RateLimiter:
             client.version == proxy.version and client.subnet_of(proxy)  # type: ignore[arg-type]  # of one version
             for proxy in self._trusted_proxies
         )
+
+
+def _reserve(limit: TokenBucket[bytes], address: bytes | None) -> Reservation:
+    if address is None:
+        return Reservation(None, b"", is_granted=True)
+    is_granted = limit.peek(address).retry_after_s == 0
+    if is_granted:
+        limit.take(address)
+    return Reservation(limit, address, is_granted)
 
 
 def _too_many(status: RateLimitStatus, detail: str) -> TooManyRequests:

@@ -201,6 +201,21 @@ def test_bad_snapshots_over_the_budget_of_an_address_cost_hardly_anything(
     assert response.status_code == 202
 
 
+def test_replays_at_once_do_not_exceed_the_budget_of_an_address(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    server = serve(**RATE_LIMITS, SHM_RATELIMIT_FAILED_REQUESTS="1", SHM_RATELIMIT_FAILED_BURST="2")
+    install = Install(server.url).enroll({"n": 0})
+    body = install.snapshot_body({"n": 1})
+    assert [install.post("/v1/snapshot", body, install.signed(body)).status_code for _ in range(2)] == [202, 202]
+    with ThreadPoolExecutor(8) as pool, admin_cursor(database) as cursor:
+        cursor.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")
+        replays = [pool.submit(install.post, "/v1/snapshot", body, install.signed(body)) for _ in range(8)]
+        wait_for(lambda: sum(replay.done() for replay in replays) == 7, "the replays beyond the budget")
+        cursor.execute("ROLLBACK")
+        assert sorted(replay.result().status_code for replay in replays) == [202] + [429] * 7
+
+
 def test_a_key_that_another_server_changed_is_read_over_the_budget(serve: Callable[..., ServerProcess]) -> None:
     """An install that has rotated its key shares its address with a stranger who sends invalid snapshots."""
     limits = {**RATE_LIMITS, "SHM_RATELIMIT_FAILED_REQUESTS": "1", "SHM_RATELIMIT_FAILED_BURST": "6"}

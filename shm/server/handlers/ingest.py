@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from shm.auth.rate_limits import RateLimitStatus
+from shm.auth.rate_limits import RateLimitStatus, Reservation
 from shm.core.errors import Conflict, Forbidden, Refusal, Unauthorized
 from shm.ingest import payloads, signatures
 from shm.ingest.batch_writer import Outcome, Receipt
@@ -127,15 +127,16 @@ async def activate(services: Services, request: Request) -> Response:
 
 async def snapshot(services: Services, request: Request) -> Response:
     """Stores a snapshot. Responds with 202 once it is committed."""
-    try:
-        signed = await _verify_within_limits(services, request)
-        sent = payloads.parse_snapshot(signed, services.database.clock.now(), services.settings)
-        rate_limit = services.rate_limiter.check_install(signed.instance_id)
-        receipt = await services.intake.store(sent)
-    except (Unauthorized, Forbidden) as refusal:
-        _count_refusal(services, request, refusal)
-        raise
-    _take_from_budgets(services, request, signed, rate_limit, [receipt])
+    with services.rate_limiter.reserve_failure(request.address) as reservation:
+        try:
+            signed = await _verify_within_limits(services, request, reservation)
+            sent = payloads.parse_snapshot(signed, services.database.clock.now(), services.settings)
+            rate_limit = services.rate_limiter.check_install(signed.instance_id)
+            receipt = await services.intake.store(sent)
+        except (Unauthorized, Forbidden) as refusal:
+            _count_refusal(services, request, refusal, reservation)
+            raise
+        _take_from_budgets(services, request, signed, rate_limit, [receipt], reservation)
     if receipt.last_sequence is None:
         return Response(SNAPSHOT_RECEIVED, HTTPStatus.ACCEPTED)
     conflict = SnapshotReceipt("ok", "Snapshot received", sequence_conflict=True, last_sequence=receipt.last_sequence)
@@ -147,23 +148,24 @@ async def backlog(services: Services, request: Request) -> Response:
 
     The response has a result for each member and is sent once all valid members are committed.
     """
-    try:
-        signed = await _verify_within_limits(services, request)
-        members = payloads.split_backlog(signed, services.settings)
-        rate_limit = services.rate_limiter.check_install(signed.instance_id)
-        now, sent = services.database.clock.now(), []
-        for member in members:
-            await asyncio.sleep(0)  # other requests are served between two members
-            await request.turn()
-            sent.append(payloads.parse_member(member, signed, now, services.settings))
-        valid = [member for member in sent if not isinstance(member, Refusal)]
-        receipts = await services.intake.store_all(valid)
-        if not valid:  # no statement has checked the instance and its key yet
-            await services.registry.confirm_key(signed.instance_id, signed.public_key)
-    except (Unauthorized, Forbidden) as refusal:
-        _count_refusal(services, request, refusal)
-        raise
-    _take_from_budgets(services, request, signed, rate_limit, receipts)
+    with services.rate_limiter.reserve_failure(request.address) as reservation:
+        try:
+            signed = await _verify_within_limits(services, request, reservation)
+            members = payloads.split_backlog(signed, services.settings)
+            rate_limit = services.rate_limiter.check_install(signed.instance_id)
+            now, sent = services.database.clock.now(), []
+            for member in members:
+                await asyncio.sleep(0)  # other requests are served between two members
+                await request.turn()
+                sent.append(payloads.parse_member(member, signed, now, services.settings))
+            valid = [member for member in sent if not isinstance(member, Refusal)]
+            receipts = await services.intake.store_all(valid)
+            if not valid:  # no statement has checked the instance and its key yet
+                await services.registry.confirm_key(signed.instance_id, signed.public_key)
+        except (Unauthorized, Forbidden) as refusal:
+            _count_refusal(services, request, refusal, reservation)
+            raise
+        _take_from_budgets(services, request, signed, rate_limit, receipts, reservation)
     stored = iter(receipts)
     results = [_to_member_result(member if isinstance(member, Refusal) else next(stored)) for member in sent]
     for result in results:
@@ -275,7 +277,7 @@ async def _verify(services: Services, request: Request) -> SignedBody:
         return signatures.verify_body(headers, newest_key, request.body)
 
 
-async def _verify_within_limits(services: Services, request: Request) -> SignedBody:
+async def _verify_within_limits(services: Services, request: Request, reservation: Reservation) -> SignedBody:
     """Verifies the signature of a snapshot or a backlog.
 
     For an address that has sent too many invalid requests only a valid signature is accepted, and no repetition, and
@@ -283,7 +285,7 @@ async def _verify_within_limits(services: Services, request: Request) -> SignedB
     installs behind it. Raises TooManyRequests.
     """
     limits = services.rate_limiter
-    if request.address is None or not limits.has_failed_too_often(request.address):
+    if request.address is None or reservation.is_granted:
         signed = await _verify(services, request)
     else:
         signed = await _verify_over_budget(services, request, request.address)
@@ -312,8 +314,10 @@ async def _verify_over_budget(services: Services, request: Request, address: byt
     return signatures.verify_body(headers, key, request.body)
 
 
-def _count_refusal(services: Services, request: Request, refusal: Unauthorized | Forbidden) -> None:
-    """Counts a refused snapshot or backlog against a rate limit.
+def _count_refusal(
+    services: Services, request: Request, refusal: Unauthorized | Forbidden, reservation: Reservation
+) -> None:
+    """Counts a refused snapshot or backlog against a rate limit: `reservation` is that of its address.
 
     One of an unapproved instance costs as much as a stored one and counts against the limit of its instance, whose
     signature was valid. A bad signature, or one of an unknown instance, counts against the limit of its address.
@@ -321,7 +325,7 @@ def _count_refusal(services: Services, request: Request, refusal: Unauthorized |
     if refusal.code == "not_approved":
         services.rate_limiter.take_install(_parse_signature_headers(request).instance_id)
     else:
-        services.rate_limiter.take_failure(request.address)
+        reservation.is_used = True
 
 
 def _take_from_budgets(
@@ -330,6 +334,7 @@ def _take_from_budgets(
     signed: SignedBody,
     rate_limit: RateLimitStatus | None,
     receipts: Sequence[Receipt | Refusal],
+    reservation: Reservation,
 ) -> None:
     """Takes from the budgets of the install and its address if a snapshot is new, and sets the rate limit's headers.
 
@@ -339,7 +344,8 @@ def _take_from_budgets(
         rate_limit = services.rate_limiter.take_install(signed.instance_id)
         services.rate_limiter.take_bytes(request.address, len(request.body))
     else:
-        services.rate_limiter.record_replay(request.address, request.body)
+        services.rate_limiter.record_replay(request.body)
+        reservation.is_used = True
     if rate_limit is not None:
         request.response_headers = rate_limit.headers()
 
