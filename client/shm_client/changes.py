@@ -8,8 +8,10 @@ from http import HTTPStatus
 from typing import Literal
 from urllib.parse import quote, urlencode
 
+import msgspec
+
 from .api import API_PATH, Api, application_path
-from .model import ApplicationSettings, BulkChange
+from .model import ApplicationSettings, BulkChange, MetricOverride, decode
 
 Decision = Literal["approve", "revoke", "erase"]
 
@@ -61,6 +63,24 @@ class ChangesApi(Api):
         response = await self._send("PUT", application_path(slug), changes)
         self._require(response, HTTPStatus.OK)
         return self._decode(response, ApplicationSettings)
+
+    async def edit_metric(
+        self, slug: str, key: str, values: Mapping[str, object], *, is_public: bool | None = None
+    ) -> ApplicationSettings:
+        """Changes values of a metric's override, None removes one, and whether badges may show it, unless it is None.
+
+        All other values stay as the server has them: none is written back as the sanitizer changed it.
+        """
+        response = await self._get(application_path(slug))
+        stored: ApplicationSettings = decode(response.content, ApplicationSettings)
+        key = self._texts.restore(key)
+        override: dict[str, object] = msgspec.to_builtins(stored.overrides.get(key, MetricOverride()))
+        override = {name: value for name, value in (override | dict(values)).items() if value not in (None, False)}
+        changes: dict[str, object] = {"overrides": {key: override or None}}
+        if is_public is not None and is_public != (key in stored.public_metrics):
+            others = [each for each in stored.public_metrics if each != key]
+            changes["public_metrics"] = [*others, key] if is_public else others
+        return await self.edit_application(slug, changes)
 
     async def refresh_stars(self, slug: str) -> None:
         """Reads the stars of the application's repository from GitHub."""

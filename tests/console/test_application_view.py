@@ -9,6 +9,7 @@ from shm_tui.app import ConsoleApp
 from shm_tui.application_edits import AGGREGATES
 from shm_tui.command import make_client
 from shm_tui.model.place import Place
+from shm_tui.text.sanitizing import sanitize
 from tests.support import plain_http
 from tests.support.console import DrivenConsole, open_console, viewer_token
 from tests.support.fault_proxy import run_fault_proxy
@@ -71,6 +72,30 @@ async def test_an_admin_edits_settings_and_metrics(server: ServerProcess) -> Non
         assert application(server, "ledger")["overrides"]["disk_rate"] == {"hidden": True}
 
 
+async def test_an_edit_leaves_texts_that_were_sanitized_as_they_are(server: ServerProcess) -> None:
+    """Only what was typed is saved, also under a key that the console sanitizes."""
+    key, label = "caf\u200dé mails", "Caf\u200bé  mails "
+    Install(server.url).enroll({key: 10})
+    path = f"{server.url}/api/v1/admin/applications/ledger"
+    stored = {"label": label, "description": "Two\u2028lines"}
+    assert plain_http.put(path, json={"overrides": {key: stored}}, headers=server.headers).status_code == 200
+    async with open_console(server, "ledger", place="application") as console:
+        await console.wait_until(lambda: console.app.decisions.is_admin)
+        await console.wait_for_text("mails", "SHOWN")
+        row_key = f"metric {sanitize(key)}"
+        await edit(console, row_key)  # saves nothing
+        await console.wait_until_gone("⏎ save")
+        assert application(server, "ledger")["overrides"] == {key: stored}
+        await edit(console, row_key, "tab", "tab", *"max", *["tab"] * 4, "ctrl+u", *"yes")
+        await console.wait_for_text("max*", "public")
+        settings = application(server, "ledger")
+        assert settings["overrides"] == {key: stored | {"aggregate": "max"}}
+        assert settings["public_metrics"] == [key]
+        await edit(console, row_key, "ctrl+u", *["tab"] * 4, "ctrl+u")
+        await console.wait_for_text("Saved Ledger")
+        assert application(server, "ledger")["overrides"] == {key: {"aggregate": "max"}}
+
+
 async def test_an_admin_merges_and_deletes_after_a_question(server: ServerProcess) -> None:
     """A `y` that is typed before the question is on the screen is no answer, nor a part of a field."""
     for number in range(2):
@@ -93,7 +118,10 @@ async def test_an_admin_merges_and_deletes_after_a_question(server: ServerProces
         await console.wait_for_text("Merge Old (old) into Ledger (ledger)?", "2 instances and their history")
         assert application(server, "old")
         await console.pilot.press("y")
-        await console.wait_until(lambda: application(server, "ledger")["instances"]["total"] == 3)
+        await console.wait_for_text("Ledger   3 instances", "Moved 2 instances")
+        assert application(server, "ledger")["instances"]["total"] == 3
+        await console.pilot.press("backspace", "I")
+        await console.wait_for_text("Old has no instances", "merged into another one")
         console.app.go(Place("ledger", "application"))
         await console.wait_for_text("Ledger   3 instances")
         await move_to(console, "action delete")
@@ -110,6 +138,7 @@ async def test_an_admin_merges_and_deletes_after_a_question(server: ServerProces
         await console.wait_for_text("Delete Ledger (ledger)?")
         await console.pilot.press("y")
         await console.wait_until(lambda: not application(server, "ledger"))
+        await console.wait_for_text("Fleet   1 application", "Deleted 3 instances")
 
 
 async def test_a_viewer_reads_and_edits_nothing(server: ServerProcess) -> None:

@@ -1,6 +1,6 @@
 """An admin's edits of an application: its settings, the overrides of its metrics, merging and deleting it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from textual.app import App
 
@@ -23,10 +23,21 @@ SETTING_HINTS = {
 
 
 class ApplicationEdits:
-    """Edits the row of the view of an application. `on_saved` is called after a change."""
+    """Edits the row of the view of an application. `on_saved` is called after a change of its settings.
 
-    def __init__(self, app: App[None], client: Client, footer: Footer, on_saved: Callable[[], None]) -> None:
-        self._app, self._client, self._footer, self._on_saved = app, client, footer, on_saved
+    `on_emptied` is called with its slug once it has been merged, and with the slug of the other one, or deleted (None).
+    """
+
+    def __init__(
+        self,
+        app: App[None],
+        client: Client,
+        footer: Footer,
+        on_saved: Callable[[], None],
+        on_emptied: Callable[[str, str | None], None],
+    ) -> None:
+        self._app, self._client, self._footer = app, client, footer
+        self._on_saved, self._on_emptied = on_saved, on_emptied
 
     def edit(self, view: ApplicationView, row_key: str) -> None:
         """Opens the form of a row, or asks before the action of the row."""
@@ -51,23 +62,31 @@ class ApplicationEdits:
         field = Field(name, name.replace("_", " "), getattr(settings, name), SETTING_HINTS[name])
 
         async def save(values: dict[str, str]) -> str:
-            return await self._save(settings.slug, values)
+            if not changed_values([field], values):
+                return ""
+            return await self._save(self._client.edit_application(settings.slug, values))
 
         self._app.push_screen(FormScreen(f"{settings.name}: {field.label}", [field], save))
 
     def _edit_metric(self, settings: ApplicationSettings, metric: MetricKey) -> None:
+        fields = metric_fields(settings, metric)
+
         async def save(values: dict[str, str]) -> str:
             try:
-                changes = metric_changes(settings, metric.key, values)
+                override = override_changes(fields, values)
+                changed = changed_values(fields, values)
+                is_public = parse_yes("public", changed["public"]) if "public" in changed else None
             except ValueError as error:
                 return str(error)
-            return await self._save(settings.slug, changes)
+            if not changed:
+                return ""
+            return await self._save(self._client.edit_metric(settings.slug, metric.key, override, is_public=is_public))
 
-        self._app.push_screen(FormScreen(f"{settings.name}: {metric.key}", metric_fields(settings, metric), save))
+        self._app.push_screen(FormScreen(f"{settings.name}: {metric.key}", fields, save))
 
-    async def _save(self, slug: str, changes: Mapping[str, object]) -> str:
+    async def _save(self, request: Awaitable[ApplicationSettings]) -> str:
         try:
-            saved = await self._client.edit_application(slug, changes)
+            saved = await request
         except ClientError as error:
             return str(error)
         self._notify(f"Saved {saved.name}")
@@ -110,6 +129,7 @@ class ApplicationEdits:
                     PreviewScreen(preview),
                     "Moved",
                     lambda: self._client.merge_application(settings.slug, targets[-1].slug, is_preview=False),
+                    lambda: self._on_emptied(settings.slug, targets[-1].slug),
                 )
 
         field = Field("into", "into (slug)", hint="the slug of the other application, such as ledger")
@@ -128,24 +148,35 @@ class ApplicationEdits:
             PreviewScreen(preview),
             "Deleted",
             lambda: self._client.delete_application(settings.slug, is_preview=False),
+            lambda: self._on_emptied(settings.slug, None),
         )
 
-    def _confirm(self, screen: PreviewScreen, done: str, request: Callable[[], Awaitable[BulkChange]]) -> None:
+    def _confirm(
+        self,
+        screen: PreviewScreen,
+        done: str,
+        request: Callable[[], Awaitable[BulkChange]],
+        on_emptied: Callable[[], None],
+    ) -> None:
         def carry_out(answer: str | None) -> None:
             if answer == YES:
-                self._app.run_worker(self._carry_out(done, request), group="edits")
+                self._app.run_worker(self._carry_out(done, request, on_emptied), group="edits")
 
         self._app.push_screen(screen, carry_out)
 
-    async def _carry_out(self, done: str, request: Callable[[], Awaitable[BulkChange]]) -> None:
+    async def _carry_out(
+        self, done: str, request: Callable[[], Awaitable[BulkChange]], on_emptied: Callable[[], None]
+    ) -> None:
         server = self._client.server
         try:
             change = await request()
         except ClientError as error:
             self._notify(str(error))
             return
-        await follow_change(self._client, server, change, done, self._notify)
-        self._on_saved()
+        if await follow_change(self._client, server, change, done, self._notify):
+            on_emptied()
+        else:
+            self._on_saved()
 
     def _notify(self, notice: str) -> None:
         self._footer.show_notice(notice, NOTICE_S)
@@ -192,19 +223,25 @@ def metric_fields(settings: ApplicationSettings, metric: MetricKey) -> list[Fiel
     ]
 
 
-def metric_changes(settings: ApplicationSettings, key: str, values: dict[str, str]) -> dict[str, object]:
-    """The body of the edit that the values of the fields make. Raises ValueError with a sentence."""
-    is_hidden, is_public = parse_yes("hidden", values["hidden"]), parse_yes("public", values["public"])
+def changed_values(fields: Sequence[Field], values: Mapping[str, str]) -> dict[str, str]:
+    """The values that differ from those with which the form opened.
+
+    Only they are saved: a text may have been sanitized for the form, and another admin may have changed it meanwhile.
+    """
+    return {field.name: values[field.name] for field in fields if values[field.name] != field.value.strip()}
+
+
+def override_changes(fields: Sequence[Field], values: Mapping[str, str]) -> dict[str, object]:
+    """The values of an override that a form has changed; None removes one. Raises ValueError with a sentence."""
+    changed = changed_values(fields, values)
     override: dict[str, object] = {
-        name: values[name] for name in ("label", "kind", "aggregate", "unit", "description") if values[name]
+        name: changed[name] or None for name in ("label", "kind", "aggregate", "unit", "description") if name in changed
     }
-    if values["unit"] == NO_UNIT:
+    if changed.get("unit") == NO_UNIT:
         override["unit"] = ""
-    if is_hidden:
-        override["hidden"] = True
-    public = [each for each in settings.public_metrics if each != key] + ([key] if is_public else [])
-    changes: dict[str, object] = {"overrides": {key: override or None}}
-    return changes if public == settings.public_metrics else changes | {"public_metrics": public}
+    if "hidden" in changed:
+        override["hidden"] = parse_yes("hidden", changed["hidden"])
+    return override
 
 
 def parse_yes(name: str, text: str) -> bool:

@@ -159,25 +159,26 @@ class BulkDecisions:
 
 async def follow_change(
     client: Client, server: str, change: BulkChange, done: str, notify: Callable[[str], None]
-) -> None:
+) -> bool:
     """Shows the progress of a change of `server` until it has ended, or the client has connected to another one.
 
-    `done` is the verb: `Revoked`.
+    `done` is the verb: `Revoked`. Returns whether it is known that all instances have been changed.
     """
     while change.finished_at is None:
         notify(f"{done} {change.processed:,} of {plural(change.instances, 'instance')}")
         await asyncio.sleep(POLL_INTERVAL_S)
         if client.server != server:
-            return
+            return False
         try:
             newest = await client.bulk_change(change.id or "")
         except ServerUnavailableError:  # the feed shows it
             continue
         except ClientError as error:
             notify(f"The change goes on, its progress is unknown: {error}")
-            return
+            return False
         if newest is None:
-            return
+            return False
         change = newest
     failures = f", {change.failed:,} failed: {change.error}" if change.failed else ""
     notify(f"{done} {plural(change.processed, 'instance')}{failures}")
+    return not change.failed

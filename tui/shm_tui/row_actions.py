@@ -5,6 +5,7 @@ from textual.app import App
 from shm_client import Decision
 from shm_tui.bulk_decisions import MAX_MARKED, matching_choice
 from shm_tui.decisions import Decisions
+from shm_tui.model.place import Place
 from shm_tui.navigation import Navigation
 from shm_tui.widgets.dashboard import Dashboard
 from shm_tui.widgets.footer import NOTICE_S
@@ -37,8 +38,16 @@ class RowActions:
         view_control, client = self._navigation.view, self._navigation.session.client
         session = view_control.session
         if session is not None and isinstance(session.view, ApplicationView):
-            edits = ApplicationEdits(self._app, client, self._dashboard.footer, view_control.reload)
+            edits = ApplicationEdits(
+                *(self._app, client, self._dashboard.footer, view_control.reload, self._leave_application)
+            )
             edits.edit(session.view, self._dashboard.view.row_key)
+
+    def _leave_application(self, slug: str, target: str | None) -> None:
+        """Shows where the instances are now: in the application into which this one was merged, else the fleet."""
+        place = self._navigation.place
+        if place.app == slug:  # else the user has gone elsewhere meanwhile
+            self._navigation.go(place.with_app(target) if target is not None else Place(view="fleet"))
 
     def decide(self, decision: Decision) -> None:
         """Asks before it approves, revokes or erases: the instance of the details or the view, the marked ones, or the

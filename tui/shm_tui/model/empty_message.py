@@ -16,8 +16,11 @@ def empty_message(session: LiveSession, filter_text: str) -> str:
     if store.rows:
         return f"No instance matches  /{filter_text}\n\nEsc clears the filter."
     applications = session.overview.applications
-    if session.slug is not None and applications is not None and session.slug not in {app.slug for app in applications}:
-        return f"There is no application “{session.slug}”.\n\nPress [ or ] for the existing ones."
+    if session.slug is not None and applications is not None:
+        name = next((app.name for app in applications if app.slug == session.slug), None)
+        if name is None:
+            return f"There is no application “{session.slug}”.\n\nPress [ or ] for the existing ones."
+        return f"{name} has no instances: they were erased, or it was merged into another one."
     return _setup_hint(session.client.server) if session.is_complete or session.connection.phase is Phase.LIVE else ""
 
 
