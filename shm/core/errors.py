@@ -10,10 +10,11 @@ ShmError
 ├── UnstorableData               a value that PostgreSQL refuses; the members of its batch are retried one by one
 ├── StatementFailed              500; PostgreSQL refused a statement for another reason
 └── Refusal                      a 4xx or 5xx response, as application/problem+json (RFC 9457)
-    ├── BadRequest    400        ├── RequestTimeout    408    ├── HeadersTooLarge  431
-    ├── Unauthorized  401        ├── Conflict          409    ├── TooManyRequests  429, Retry-After
-    ├── Forbidden     403        ├── PayloadTooLarge   413    ├── Overloaded       503, Retry-After
-    ├── NotFound      404        ├── UrlTooLong        414    └── BadGateway       502
+    ├── BadRequest        400    ├── RequestTimeout    408    ├── HeadersTooLarge  431
+    │   └── BadTimestamp  400    ├── Conflict          409    ├── TooManyRequests  429, Retry-After
+    ├── Unauthorized      401    ├── PayloadTooLarge   413    ├── Overloaded       503, Retry-After
+    ├── Forbidden         403    ├── UrlTooLong        414    └── BadGateway       502
+    ├── NotFound          404
     ├── MethodNotAllowed  405
 
 The log shows the messages of `is_loggable` errors only: these contain no data that an install sent. A refusal's `code`

@@ -278,7 +278,7 @@ async def _verify(services: Services, request: Request) -> SignedBody:
 
 
 async def _verify_within_limits(services: Services, request: Request, reservation: Reservation) -> SignedBody:
-    """Verifies the signature of a snapshot or a backlog.
+    """Verifies the signature of a snapshot or a backlog, then checks the bytes that its address has stored.
 
     For an address that has sent too many invalid requests only a valid signature is accepted, and no repetition, and
     a few statements a second read the keys for all such requests. So strangers behind an address do not lock out the
