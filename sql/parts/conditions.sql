@@ -49,11 +49,11 @@ CASE %(value)s::text
     WHEN 'counted' THEN
 -- use: counted_in_headline
     WHEN 'uncounted' THEN NOT counted AND
--- use: seen_within_active_window
+-- use: is_active
     WHEN 'active' THEN
--- use: seen_within_active_window
+-- use: is_active
     WHEN 'silent' THEN status = 'active' AND NOT (
--- use: seen_within_active_window
+-- use: is_active
     )
 END
 

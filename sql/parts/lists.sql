@@ -12,11 +12,11 @@
             )
 
 -- part: counted_in_headline
--- Whether the headline counts an instance, as in view `instance_items`.
+-- Whether the headline counts an instance, as in view `instance_items`: the column `counted` leaves activity out.
             counted AND
--- use: seen_within_active_window
+-- use: is_active
 
--- part: seen_within_active_window
+-- part: is_active
 -- Whether an instance is active: approved, and seen within the active window.
             status = 'active' AND coalesce(last_seen_at + (SELECT active_window FROM settings) > now(), FALSE)
 

@@ -4,7 +4,8 @@
 
 -- part: deltas
 -- `evaluated`: the rows of `after` with the columns that follow from the settings at this moment. `deltas`: the
--- change of each tally.
+-- change of each tally. `counted` is about the environment and `sys_ephemeral` only, as in `settings.persist`: the
+-- headline counts an instance that is active too (part `counted_in_headline`).
 evaluated AS MATERIALIZED (
     SELECT
         a.*,

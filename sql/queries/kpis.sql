@@ -68,7 +68,7 @@ known_distributions AS (
 SELECT
     count(*) FILTER (WHERE status <> 'pending' OR first_seen_at IS NOT NULL) AS total,
     count(*) FILTER (WHERE
--- use: seen_within_active_window
+-- use: is_active
     ) AS active,
     count(*) FILTER (WHERE status = 'pending' AND first_seen_at IS NOT NULL) AS pending,
     count(*) FILTER (WHERE status = 'revoked') AS revoked,
