@@ -15,11 +15,10 @@ from shm.core.file_limit import raise_file_limit
 from shm.core.settings import Settings
 from shm.core.settings.flags import add_flags
 from shm.core.signals import run_cancellable
-from shm.db.backup import find_backup_problem, read_database
 from shm.db.database import Database
 from shm.db.migrations import check_schema
-from shm.db.schema_checks import DatabaseState
 from shm.server.checks.address import check_own_address, check_public_address
+from shm.server.checks.backup import check_backup
 from shm.server.checks.database import check_database
 from shm.server.checks.finding import Finding, Level
 from shm.server.checks.machine import check_machine
@@ -65,14 +64,7 @@ def _examine_database(settings: Settings) -> list[Finding]:
 async def _check_database(settings: Settings, dsn: str) -> list[Finding]:
     async with Database.connect(settings, dsn, size=1) as database:
         await check_schema(database)
-        return [*await check_database(database, settings), _check_backup(await read_database(database))]
-
-
-def _check_backup(state: DatabaseState) -> Finding:
-    problem = find_backup_problem(state)
-    if problem:
-        return Finding(Level.NOTE, "backup", "`shm backup` does not work on this machine", problem)
-    return Finding(Level.OK, "backup", f"`shm backup` has pg_dump of PostgreSQL {state.major}")
+        return [*await check_database(database, settings), await check_backup(database)]
 
 
 async def _examine_addresses(settings: Settings, url: str | None) -> list[Finding]:
