@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.distributions import ROOT, UV, build, contents, run
+from tests.support.built_distributions import ROOT, UV, build, contents, run
 
 MINORS = range(10, 15)  # of Python 3: those that the SDK supports
 PLACES = ("~/.pyenv/versions", "~/.local/share/uv/python", "/opt/python")

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.support import plain_http
+from tests.support.built_distributions import ROOT, UV, build, contents, environment, run
 from tests.support.databases import empty_schema
-from tests.support.distributions import ROOT, UV, build, contents, environment, run
 from tests.support.server_process import END_LIMIT_S, START_LIMIT_S, free_port
 
 

@@ -1,4 +1,4 @@
-"""Builds of the distributions, and commands that see nothing of the checkout."""
+"""Wheels and source distributions, built from the checkout, and commands that see nothing of it."""
 
 import os
 import subprocess
