@@ -1,4 +1,4 @@
-"""Servers for the length of a context, such as one for all tests of a module."""
+"""Starts servers for the length of a context, such as one for all tests of a module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

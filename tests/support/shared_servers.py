@@ -1,4 +1,7 @@
-"""Servers that the tests of a module share, and honest installs that report while a hostile client sends."""
+"""What the tests of a module share: a server with its database, and two installs that let a test block its writer.
+
+`module_server` starts the servers; the fixtures `target`, `seeded` and `honest_installs` of conftest return these.
+"""
 
 import json
 import time
