@@ -144,9 +144,9 @@ class Eraser:
             raise page_tokens.invalid_page_token() from None
         return await self._database.fetch(FailedRemoval, "erasure.select_failures", after=after_id, limit=limit)
 
-    async def purge_unconfirmed(self) -> bool:
-        """Deletes the oldest instances that never confirmed their key. Returns whether there may be more."""
-        return await self._delete_page("delete_unconfirmed", self._pending_age, PURGE_PAGE_SIZE)
+    async def purge_unproven(self) -> bool:
+        """Deletes the oldest instances without a signed request. Returns whether there may be more."""
+        return await self._delete_page("delete_unproven", self._pending_age, PURGE_PAGE_SIZE)
 
     async def delete_old_identities(self) -> bool:
         """Deletes hashes of erased instances that protect nothing any more. Returns whether there may be more."""

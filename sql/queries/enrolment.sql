@@ -41,7 +41,7 @@ existing AS MATERIALIZED (
     SELECT
         instance_id, public_key,
         status = 'revoked' OR erasing_since IS NOT NULL AS is_refused,
-        status = 'pending' AND first_seen_at IS NULL AS is_unconfirmed
+        status = 'pending' AND first_seen_at IS NULL AS is_unproven
     FROM instances
     WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
 ),
@@ -56,7 +56,7 @@ verdicts AS MATERIALIZED (
             WHEN e.public_key = b.public_key THEN 'known'
             WHEN NOT b.may_create THEN 'over_limit'
             WHEN
-                NOT e.is_unconfirmed
+                NOT e.is_unproven
                 OR erased.key_hash <> sha256(settings.hash_key || uuid_send(b.instance_id) || b.public_key)
             THEN 'conflict'
             WHEN erased.is_by_install AND b.signed_at IS NULL OR b.signed_at <= erased.erased_at THEN 'erased'

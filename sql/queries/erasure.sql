@@ -298,8 +298,8 @@ WHERE id_hash = ANY(ARRAY(
     SELECT id_hash FROM erasure_receipts WHERE erased_at < now() - %(age)s::interval ORDER BY erased_at LIMIT %(limit)s
 ));
 
--- name: delete_unconfirmed
--- Deletes instances that have not confirmed their key in time, the oldest first, and notifies the feed. One whose deletion
+-- name: delete_unproven
+-- Deletes instances that have not signed a request in time, the oldest first, and notifies the feed. One whose deletion
 -- has begun is deleted by that, with its receipt.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH target AS MATERIALIZED (
