@@ -39,7 +39,7 @@ async def test_the_rows_of_the_list_are_exported_with_its_filter_order_and_colum
     async with open_console(server, "ledger", place="sort=-sent /env:production") as console:
         await console.wait_until(lambda: len(console.rows()) == 5)
         await console.pilot.press("ctrl+s")
-        await console.wait_for_text("Export 5 instances of ledger that match /env:production")
+        await console.wait_for_text("Export 5 instances of ledger matching /env:production")
         await console.pilot.press("c")
         await console.wait_for_text("Wrote 5 rows to", "y copy the path")
     file = exported(tmp_path)
@@ -115,6 +115,15 @@ async def test_a_view_is_exported_with_its_rows(
             assert [len(row) for row in rows] == [len(source.names)] * (source.total or 0), place
             if place == "versions":
                 assert [row[:3] for row in rows] == [["2.0", 1, 0], ["1.0", 1, 1]], "the latest release is 0 behind"
+        for view, question in {
+            "tokens": "1 row of the view tokens, ",
+            "versions": "2 rows of the view versions of",
+        }.items():
+            console.app.go(parse_place(view, Place("ledger")))
+            await console.wait_until(lambda: console.app.navigation.view.session.loaded_at)  # type: ignore[union-attr]
+            await console.pilot.press("ctrl+s")
+            await console.wait_for_text(f"Export {question}")
+            await console.pilot.press("escape")
         console.app.go(parse_place("metric/sent", Place("ledger")))
         await console.wait_until(lambda: console.app.navigation.view.session.loaded_at)  # type: ignore[union-attr]
         await console.pilot.press("ctrl+s", "j")

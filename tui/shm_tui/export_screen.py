@@ -58,12 +58,12 @@ class ExportScreen(Dialog[None]):
     @property
     def _question(self) -> str:
         source = self._source
-        count = "" if source.total is None else f"{source.total:,} "
+        rows = f"{source.noun}s" if source.total is None else plural(source.total, source.noun)
         target = (
             f"a file in {self._folder}" if self._folder else "the terminal's clipboard: this session writes no file"
         )
         keys = "   ".join(f"{key} {label}" for key, (_, label) in FORMAT_KEYS.items())
-        parts = [f"Export {count}{source.subject}, {plural(len(source.names), 'column')}, to {target}", source.note]
+        parts = [f"Export {rows} {source.subject}, {plural(len(source.names), 'column')}, to {target}", source.note]
         return "\n\n".join([*(part for part in parts if part), f"{keys}   Esc cancel"])
 
     def action_export(self, format_: str) -> None:

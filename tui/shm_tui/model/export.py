@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from shm_client import Client
 from shm_tui.model.columns import FIXED_COLUMNS, STATE, Column, Pinning, metric_column
 from shm_tui.model.live_session import LiveSession
-from shm_tui.model.place import Place
+from shm_tui.model.place import OF_SERVER, Place
 from shm_tui.model.place_sort import column_sorting
 from shm_tui.model.row import Row
 from shm_tui.model.state import Clock, state_of
@@ -32,9 +32,11 @@ ALL_METRICS = Column(
 class ExportSource:
     """`pages` yields the rows, with a value for each of `names`. `total`: their number, None if it is unknown.
 
-    `subject` names them in a sentence, `file_stem` in the name of a file. `note` says what they lack.
+    `noun` is what one row is, `subject` whose rows they are: `of ledger`. `file_stem` names them in the name of a file.
+    `note` says what they lack.
     """
 
+    noun: str
     subject: str
     file_stem: str
     names: list[str]
@@ -64,13 +66,15 @@ def instances_source(session: LiveSession, columns: Sequence[Column], filter_tex
     is_evaluated = not store.filter or store.filter.server_filter.is_whole
     names = export_names(columns)
     stem = f"{session.slug or 'all'}-instances"
-    of_all = f"instances of {session.slug or 'all applications'}"
-    subject = f"{of_all} that match /{filter_text}" if filter_text else of_all
+    of_all = f"of {session.slug or 'all applications'}"
+    subject = f"{of_all} matching /{filter_text}" if filter_text else of_all
     if sorting is None or not is_evaluated:
         shown = [store.rows[key] for key in store.visible_ids if key in store.rows]
         note = f"Of the newest {len(store.rows):,} instances only: the server does not evaluate this filter or order."
         note = note if session.is_partial() else ""
-        return ExportSource(subject, stem, names, lambda: _loaded(columns, shown, session.clock()), len(shown), note)
+        return ExportSource(
+            *("instance", subject, stem, names, lambda: _loaded(columns, shown, session.clock()), len(shown), note)
+        )
     conditions = store.filter.server_filter.conditions if store.filter else ()
     total = store.known_count if store.is_windowed or not session.is_partial() else None
 
@@ -100,7 +104,7 @@ def list_source(
                 return
             page = await client.next_page(page.next)
 
-    return ExportSource("instances", "instances", export_names(columns), pages, None)
+    return ExportSource("instance", "of a list", "instances", export_names(columns), pages, None)
 
 
 def parse_columns(text: str) -> list[Column]:
@@ -130,9 +134,10 @@ def view_source(view: View, place: Place) -> ExportSource:
     from shm_tui.model.view_records import view_records  # loads the views
 
     names, rows = view_records(view, place)
-    subject = " ".join([place.view, *place.arguments]) + (f" of {place.app}" if place.app else "")
-    stem = "-".join([*([place.app] if place.app else []), place.view])
-    return ExportSource(subject, stem, names, lambda: _at_once(rows), len(rows))
+    app = None if place.view in OF_SERVER else place.app
+    subject = " ".join(["of the view", place.view, *place.arguments]) + (f" of {app}" if app else "")
+    stem = "-".join([*([app] if app else []), place.view])
+    return ExportSource("row", subject, stem, names, lambda: _at_once(rows), len(rows))
 
 
 async def _loaded(columns: Sequence[Column], rows: Sequence[Row], clock: Clock) -> AsyncIterator[Rows]:
