@@ -8,7 +8,7 @@ import pytest
 from shm_tui.text.osc52 import MAX_BYTES, SCREEN_CHUNK, copy_sequence
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
-from tests.support.terminal import open_console
+from tests.support.terminal import open_terminal
 
 
 def copied(sequence: str) -> str:
@@ -41,7 +41,7 @@ def test_tmux_and_screen_pass_the_sequence_through(length: int) -> None:
 
 def test_y_copies_the_id_and_in_the_details_the_json(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"sent": 111, "hostile": "\x1b]52;c;aGk=\x07"})
-    with open_console(server, (80, 24), TMUX="", STY="") as terminal:
+    with open_terminal(server, (80, 24), TMUX="", STY="") as terminal:
         terminal.wait_for_texts("SHM  Ledger", "111", "● live")
         terminal.type_keys("y")
         terminal.wait_for_texts("Copied the ID")

@@ -20,7 +20,7 @@ from shm_tui.model.place import Place, parse_place
 from tests.support.console import DrivenConsole, open_console
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
-from tests.support.terminal import open_console as open_terminal
+from tests.support.terminal import open_terminal
 
 
 def exported(folder: Path) -> Path:

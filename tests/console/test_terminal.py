@@ -14,7 +14,7 @@ from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM
-from tests.support.terminal import Terminal, open_console, open_shm
+from tests.support.terminal import Terminal, open_shm, open_terminal
 
 HUNG_LIMIT_S = 12  # a silence is shown after four seconds; the machine may be busy
 LEAVE_ALTERNATE_SCREEN = b"\x1b[?1049l"
@@ -34,7 +34,7 @@ def server_with_60_installs(postgres: str, tmp_path_factory: pytest.TempPathFact
     "size", [(80, 24), *(pytest.param(size, marks=pytest.mark.long) for size in ((120, 36), (200, 50)))]
 )
 def test_the_console_fills_the_terminal(server_with_60_installs: ServerProcess, size: tuple[int, int]) -> None:
-    with open_console(server_with_60_installs, size) as terminal:
+    with open_terminal(server_with_60_installs, size) as terminal:
         terminal.wait_for_texts("Ledger", "PIZZAS EATEN", "1.77M", "INSTANCE", "VERSION", "SEEN", "● live", "/ filter")
         row_count = {24: 18, 36: 21, 50: 35}[size[1]]
         terminal.wait_until(lambda: sum("1.4.2" in line for line in terminal.screen.splitlines()) == row_count)
@@ -49,7 +49,7 @@ def test_the_console_fills_the_terminal(server_with_60_installs: ServerProcess, 
 @pytest.mark.long
 def test_the_console_follows_the_size_of_the_terminal(server: ServerProcess) -> None:
     Install(server.url).enroll({"pizzas_eaten": 1000})
-    with open_console(server, (80, 24)) as terminal:
+    with open_terminal(server, (80, 24)) as terminal:
         terminal.wait_for_texts("PIZZAS EATEN 1.00k", "● live")
         terminal.resize(120, 36)
         terminal.wait_for_texts("APPLICATIONS", "1 active of 1 instance", "p50 1.00k")
@@ -87,7 +87,7 @@ def test_a_terminated_demo_restores_the_terminal(postgres_dir: Path, signal_numb
 def test_the_terminal_is_restored_after_q_and_after_sigterm(server: ServerProcess) -> None:
     Install(server.url).enroll({"a": 1})
     for uses_sigterm in (False, True):
-        with open_console(server, (80, 24)) as terminal:
+        with open_terminal(server, (80, 24)) as terminal:
             terminal.wait_for_texts("● live")
             if uses_sigterm:
                 terminal.process.send_signal(signal.SIGTERM)
@@ -102,7 +102,7 @@ def test_the_terminal_is_restored_after_q_and_after_sigterm(server: ServerProces
 def test_a_console_without_its_terminal_ends(server: ServerProcess) -> None:
     """After a lost connection, also where SIGHUP is ignored: it would use a third of a core for ever."""
     Install(server.url).enroll({"a": 1})
-    with open_console(server, (80, 24)) as terminal:
+    with open_terminal(server, (80, 24)) as terminal:
         terminal.wait_for_texts("● live")
         terminal.hang_up()
         assert terminal.process.wait(30) == -signal.SIGHUP
@@ -112,7 +112,7 @@ def test_no_control_sequence_of_an_install_reaches_the_terminal(server: ServerPr
     hostile = "\x1b]52;c;aGk=\x07\x1b[31mevil\x9b31m"
     install = Install(server.url, app_name=hostile, app_version=hostile, environment=hostile)
     install.enroll({"x\x1b]0;title\x07": hostile})
-    with open_console(server, (200, 50)) as terminal:
+    with open_terminal(server, (200, 50)) as terminal:
         terminal.wait_for_texts(
             "evil", install.instance_id[:8], "1 active of 1 instance"
         )  # the console has opened the application
@@ -125,7 +125,7 @@ def test_no_control_sequence_of_an_install_reaches_the_terminal(server: ServerPr
 @pytest.mark.long
 def test_the_console_survives_a_killed_server_and_catches_up(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"sent": 111})
-    with open_console(server, (80, 24)) as terminal:
+    with open_terminal(server, (80, 24)) as terminal:
         terminal.wait_for_texts("SHM  Ledger", "111", "● live")  # the only application has been opened
         server.kill()
         terminal.wait_for_texts("◌ disconnected", "retry in", "111")
@@ -145,7 +145,7 @@ def test_a_terminal_without_cursor_control_is_refused() -> None:
 
 def test_no_color_disables_colours(server: ServerProcess) -> None:
     Install(server.url).enroll({"sent": 111})
-    with open_console(server, (80, 24), NO_COLOR="1") as terminal:
+    with open_terminal(server, (80, 24), NO_COLOR="1") as terminal:
         terminal.wait_for_texts("SHM  Ledger", "111", "● live")
         assert b"38;2;" not in terminal.output
         assert b"48;2;" not in terminal.output
@@ -198,7 +198,7 @@ def test_a_killed_demo_leaves_no_process_and_restores_the_terminal(postgres_dir:
 @pytest.mark.long
 def test_a_hung_server_is_not_shown_as_live(server: ServerProcess) -> None:
     Install(server.url).enroll({"sent": 111})
-    with open_console(server, (80, 24)) as terminal:
+    with open_terminal(server, (80, 24)) as terminal:
         terminal.wait_for_texts("SHM  Ledger", "111", "● live")
         processes = psutil.Process(server.pid).children(recursive=True)
         for process in (psutil.Process(server.pid), *processes):
@@ -218,7 +218,7 @@ def test_a_hung_server_is_not_shown_as_live(server: ServerProcess) -> None:
 
 @pytest.mark.long
 def test_ctrl_c_cancels_the_prompt_and_asks_before_the_end(server_with_60_installs: ServerProcess) -> None:
-    with open_console(server_with_60_installs, (120, 40)) as terminal:
+    with open_terminal(server_with_60_installs, (120, 40)) as terminal:
         terminal.wait_for_texts("● live", "PIZZAS", "60 active of 60")
         terminal.type_keys("/pizzas")
         terminal.wait_for_texts("No instance matches")
@@ -234,7 +234,7 @@ def test_ctrl_c_cancels_the_prompt_and_asks_before_the_end(server_with_60_instal
 
 def test_a_click_and_the_wheel_reach_the_row_under_the_mouse(server_with_60_installs: ServerProcess) -> None:
     """In the mouse protocol of terminals (SGR), with cells that count from 1."""
-    with open_console(server_with_60_installs, (120, 40)) as terminal:
+    with open_terminal(server_with_60_installs, (120, 40)) as terminal:
         terminal.wait_for_texts("● live", "PIZZAS", "60 active of 60", "59.0k", "57.0k", "42.0k", "? help")
         y, line = next((y, line) for y, line in enumerate(terminal.screen.splitlines()) if "57.0k" in line)
         x = line.index("57.0k")

@@ -115,7 +115,7 @@ def open_shm(size: tuple[int, int], *arguments: str, **environment: str) -> Term
 
 
 @contextmanager
-def open_console(server: ServerProcess, size: tuple[int, int], **environment: str) -> Iterator[Terminal]:
+def open_terminal(server: ServerProcess, size: tuple[int, int], **environment: str) -> Iterator[Terminal]:
     """`shm console` on a server, in a terminal."""
     token = {"SHM_TOKEN": server.admin_token}
     terminal = open_shm(size, "console", "--server", server.url, **token, **environment)
