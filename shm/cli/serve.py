@@ -37,7 +37,7 @@ from shm.db.embedded.watchdog import PostgresWatchdog
 from shm.db.migrations import migrate
 from shm.db.shared_settings import persist_shared_settings
 from shm.server.app import listen, serve
-from shm.server.checks.database import CLOCK, DATABASE, check_database
+from shm.server.checks.database import CLOCK, DATABASE, WRITER_CONNECTIONS, check_database, connections_per_worker
 from shm.server.checks.finding import Level
 from shm.server.checks.machine import check_machine
 from shm.server.http.tls import ServerCertificate
@@ -46,10 +46,6 @@ from shm.server.supervisor import Workers, reserve_port
 HELP = "Run the server: migrate the schema, listen, and on SIGTERM finish the requests in flight."
 
 logger = logging.getLogger(__name__)
-
-WRITER_CONNECTIONS = 1  # for the batch writer: batches are sequential, and readers can never use this connection
-LISTENER_CONNECTIONS = 1  # for the feed
-BACKGROUND_CONNECTIONS = 1  # for the background jobs
 
 NAME_OF_CERTIFICATE = "<name of the certificate>"  # which a client verifies
 
@@ -168,7 +164,7 @@ async def _databases(settings: Settings, dsn: str) -> AsyncIterator[tuple[Databa
 
 def _check_connection_limit(settings: Settings) -> None:
     """Raises ConfigurationError if several workers need too many connections. SHM_DB_POOL bounds those of one."""
-    per_worker = settings.pool + WRITER_CONNECTIONS + LISTENER_CONNECTIONS + BACKGROUND_CONNECTIONS
+    per_worker = connections_per_worker(settings)
     needed = settings.workers * per_worker
     if settings.workers > 1 and needed > MAX_CONNECTIONS:
         raise ConfigurationError(

@@ -17,7 +17,9 @@ ENABLE_PARAMETERS = (  # postgresql.conf does not suffice where ALTER SYSTEM or 
     "Run `ALTER SYSTEM SET {0} = on`, `ALTER SYSTEM SET {1} = on` and `SELECT pg_reload_conf()` as a superuser, and "
     "remove them from the command line of PostgreSQL if they are there."
 )
-OTHER_CONNECTIONS = 3  # of each process, besides SHM_DB_POOL: the writer, the feed, the background jobs
+WRITER_CONNECTIONS = 1  # for the batch writer: batches are sequential, and readers can never use this connection
+LISTENER_CONNECTIONS = 1  # for the feed
+BACKGROUND_CONNECTIONS = 1  # for the background jobs
 LARGE_BYTES = 20 * 1024**3  # then a backup of the embedded PostgreSQL takes long, and a replica is worth its work
 STALE_ROUND = timedelta(minutes=15)
 WARNING_LEAD_TIME = timedelta(days=14)
@@ -48,6 +50,11 @@ async def check_database(database: Database, settings: Settings) -> list[Finding
         _check_background(server),
         _check_size(forecast),
     ]
+
+
+def connections_per_worker(settings: Settings) -> int:
+    """The connections to PostgreSQL that each server process needs at most."""
+    return settings.pool + WRITER_CONNECTIONS + LISTENER_CONNECTIONS + BACKGROUND_CONNECTIONS
 
 
 def _check_version(server: _Server, settings: Settings) -> Finding:
@@ -90,7 +97,7 @@ def _check_configuration(server: _Server) -> Iterator[Finding]:
 
 
 def _check_connections(server: _Server, settings: Settings) -> Finding:
-    needed = settings.workers * (settings.pool + OTHER_CONNECTIONS)
+    needed = settings.workers * connections_per_worker(settings)
     text = f"this server needs {needed} of PostgreSQL's {server.max_connections}; {server.used_connections} are in use"
     if needed > server.max_connections:
         remedy = "Raise max_connections of PostgreSQL, or lower SHM_DB_POOL or SHM_WORKERS."
