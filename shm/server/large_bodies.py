@@ -1,4 +1,4 @@
-"""Turns of large bodies: a part of one at a time is received, verified or parsed, with rests, and addresses take turns.
+"""Turns of large bodies: a part of a few at a time is received, verified or parsed, with rests. Addresses take turns.
 
 A body of the maximum size takes tens of milliseconds. Without turns, each request would wait for all large bodies that
 arrived before it.
@@ -15,6 +15,7 @@ from shm.core.settings import Settings
 from shm.ingest.fair_queue import FairQueue
 
 MIN_BYTES = 4 * 1024  # of a body that takes turns: smaller ones take a fraction of a millisecond
+BYTES_AT_ONCE = 64 * 1024  # after so many, all other requests are served: about a millisecond of work
 REST_AFTER_S = 0.005  # of work, as much rest follows: at least half of the time is for other requests
 QUEUED_PER_CONNECTION = 2  # each has one request, and closed ones stay in the queue until their turn
 RETRY_AFTER_S = 5  # of a refused request: about as long as the others take
@@ -27,9 +28,11 @@ class LargeBodies:
         self._max_bytes = settings.max_reading // 2
         self._max_bytes_per_address = settings.max_reading // 8
         self._bytes: Counter[bytes | None] = Counter()  # by address
-        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue(QUEUED_PER_CONNECTION * settings.max_connections)
+        self._waiting: FairQueue[tuple[int, asyncio.Future[None]]] = FairQueue(
+            QUEUED_PER_CONNECTION * settings.max_connections
+        )
         self._is_busy = False
-        self._granted_at = 0.0
+        self._started_at = 0.0
         self._worked_s = 0.0  # since the last rest
 
     @contextmanager
@@ -63,32 +66,41 @@ class LargeBodies:
         """
         if length < MIN_BYTES:
             return
-        turn = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
         try:
-            self._waiting.put(key, turn)
+            self._waiting.put(key, (length, turn))
         except asyncio.QueueFull:
             raise _too_many() from None
         if not self._is_busy:
-            self._grant()
+            self._is_busy = True
+            loop.call_soon(self._grant)
         await turn
 
     def _grant(self) -> None:
+        """Lets some bodies continue in the next iteration of the loop, directly one after the other."""
         self._is_busy = len(self._waiting) > 0
         if not self._is_busy:
             return
-        turn = self._waiting.take()
-        if not turn.done():  # else its request was cancelled
-            turn.set_result(None)
-        self._granted_at = time.perf_counter()
-        asyncio.get_running_loop().call_soon(self._end_turn)  # after the work: the waiting task is called before
-
-    def _end_turn(self) -> None:
-        self._worked_s += time.perf_counter() - self._granted_at
         loop = asyncio.get_running_loop()
+        loop.call_soon(self._start)
+        granted_bytes = 0
+        while len(self._waiting) and granted_bytes < BYTES_AT_ONCE:
+            length, turn = self._waiting.take()
+            if not turn.done():  # else its request was cancelled
+                turn.set_result(None)
+                granted_bytes += length
+        loop.call_soon(self._end)
+
+    def _start(self) -> None:
+        self._started_at = time.perf_counter()
+
+    def _end(self) -> None:
+        self._worked_s += time.perf_counter() - self._started_at
         if self._worked_s < REST_AFTER_S:
-            loop.call_soon(self._grant)
+            self._grant()
             return
-        loop.call_later(self._worked_s, self._grant)
+        asyncio.get_running_loop().call_later(self._worked_s, self._grant)
         self._worked_s = 0.0
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -9,7 +10,7 @@ import pytest
 
 from shm.core.errors import Overloaded, TooManyRequests
 from shm.core.settings import Settings
-from shm.server.large_bodies import MIN_BYTES, LargeBodies
+from shm.server.large_bodies import MIN_BYTES, REST_AFTER_S, LargeBodies
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
@@ -75,6 +76,17 @@ async def test_keys_take_turns_and_a_cancelled_one_takes_none() -> None:
     results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
     assert [type(result) for result in results if result] == [asyncio.CancelledError]
     assert order == ["first", "second", "third", "first", "first"]
+
+
+async def test_bodies_of_moderate_size_do_not_wait_for_each_other_or_rest_from_the_work_of_others() -> None:
+    """On a busy server an iteration of the event loop takes long, and few of them have to suffice."""
+    bodies, loop = LargeBodies(Settings()), asyncio.get_running_loop()
+    for _ in range(3):
+        turns = [asyncio.create_task(bodies.turn("address", MIN_BYTES)) for _ in range(8)]
+        for _ in range(5):
+            loop.call_soon(time.sleep, REST_AFTER_S)
+            await asyncio.sleep(0)
+        assert all(turn.done() for turn in turns)
 
 
 def test_requests_in_progress_have_limits_by_address_and_in_all() -> None:

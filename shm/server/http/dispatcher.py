@@ -231,7 +231,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         if passed_on is not None:
             await passed_on
         try:
-            await self._services.large_bodies.turn(self._turns_key, self._received)
+            await self._services.large_bodies.turn(self._turns_key, READ_BYTES)  # the next chunk has no more
         except Overloaded:
             self._stream.close()
 
