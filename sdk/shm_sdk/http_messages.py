@@ -13,6 +13,7 @@ MAX_HEAD_BYTES = 64 * 1024  # of a response, with the interim responses before i
 MAX_LINE_BYTES = 1024  # within a chunked body
 RECEIVE_BYTES = 16 * 1024
 BODILESS_STATUSES = (204, 304)
+SWITCHING_PROTOCOLS_STATUS = 101  # after it the connection speaks something else
 
 STATUS_LINE = re.compile(rb"HTTP/1\.(\d) ([1-9]\d\d)(?: .*)?")
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -65,6 +66,8 @@ class ResponseReader:
                     lines[-1] += text.decode("latin-1")  # an old way to continue a field
                 else:
                     lines.append(text.decode("latin-1"))
+            if int(match[2]) == SWITCHING_PROTOCOLS_STATUS:
+                raise InvalidResponseError("another protocol, which was not asked for")
             if int(match[2]) >= 200:  # the last response
                 return Head(int(match[1]), int(match[2]), _parse_fields(lines))
 
@@ -75,6 +78,8 @@ class ResponseReader:
             body, is_whole = b"", True
         elif codings.rpartition(",")[2].strip() == "chunked":
             body, is_whole = self._read_chunks(limit)
+            # With a length beside it, a proxy may have found the end elsewhere (RFC 9112, section 6.3).
+            is_whole = is_whole and "content-length" not in head.headers
         elif not codings and "content-length" in head.headers:
             length = _parse_length(head.headers["content-length"])
             body, is_whole = self._read(min(length, limit)), length <= limit

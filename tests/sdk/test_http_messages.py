@@ -99,6 +99,7 @@ def test_any_bytes_are_a_response_or_an_error(content: bytes, size: int) -> None
         (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", False),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n", False),
         (b"HTTP/1.1 200 OK\r\n\r\n{}", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", False),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n{}", False),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000, False),
         (CHUNKED + b"1388\r\n" + b"x" * 5000 + b"\r\n0\r\n\r\n", False),
@@ -116,6 +117,7 @@ def test_a_connection_is_used_again_only_after_a_whole_response(content: bytes, 
     [
         b"HTTP/2 200 OK\r\n\r\n",
         b"HTTP/1.1 099 X\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
@@ -127,7 +129,7 @@ def test_a_connection_is_used_again_only_after_a_whole_response(content: bytes, 
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * MAX_HEAD_BYTES,
         b"HTTP/1.1 100 Continue\r\n\r\n" * MAX_HEAD_BYTES,
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_is_no_response_is_an_error(content: bytes) -> None:
     with pytest.raises(InvalidResponseError):
