@@ -221,7 +221,7 @@ class RateLimiter:
         return None if self._is_trusted(client) else self._hash(client)
 
     def _find_client(self, peer: str, forwarded: list[str]) -> Network | None:
-        hops = [hop.strip() for value in forwarded for hop in value.split(",")][-MAX_HOPS:]
+        hops = [hop.strip() for value in forwarded for hop in value.split(",") if hop.strip()][-MAX_HOPS:]
         client = parse_address(peer)
         if hops and not self._is_trusted(client) and not self._has_warned_of_proxy:
             self._has_warned_of_proxy = True
