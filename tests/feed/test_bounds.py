@@ -89,6 +89,20 @@ async def test_feeds_are_limited_per_token_and_per_server(serve: Callable[..., S
         assert (await first.message())["type"] == "hello"
 
 
+async def test_feeds_of_viewers_exclude_no_admin(serve: Callable[..., ServerProcess]) -> None:
+    """However many viewers' tokens there are, and though one of them may open all feeds."""
+    server = serve(SHM_FEED_SUBSCRIBERS="4")
+    viewers = [{"Authorization": f"Bearer {create_viewer_token(server)}"} for _ in range(2)]
+    async with subscribe(server, headers=viewers[0]), subscribe(server, headers=viewers[0]):
+        for viewer in viewers:
+            with pytest.raises(HTTPClientError) as caught:
+                async with subscribe(server, headers=viewer):
+                    pass
+            assert refusal(caught.value) == (503, "too_many_subscribers", True)
+        async with subscribe(server) as admin, subscribe(server):
+            assert (await admin.message())["type"] == "hello"
+
+
 async def test_a_refused_upgrade_occupies_no_slot(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_FEED_SUBSCRIBERS="1")
     for _ in range(3):

@@ -22,7 +22,8 @@ class FeedSettings:
         "SHM_FEED_SUBSCRIBERS",
         parse_positive_int,
         "2000",
-        "Open feeds of one server process. Each costs some 50 KiB of memory and a share of the processor.",
+        "Open feeds of one server process. Each costs some 50 KiB of memory and a share of the processor. "
+        "Viewers leave 20 of them, of fewer than 40 half, to admins.",
     )
     feed_subscribers_of_token: int = setting(
         "SHM_FEED_SUBSCRIBERS_PER_TOKEN",

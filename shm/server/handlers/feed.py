@@ -27,6 +27,7 @@ TRY_AGAIN_LATER = 1013
 WEBSOCKET_VERSIONS = ("7", "8", "13")  # of the websocket protocol that Tornado supports
 
 RETRY_WHEN_FULL_S = 10  # the Retry-After of a refusal for too many subscribers
+MAX_KEPT_FOR_ADMINS = 20  # feeds that viewers cannot open, so that an admin can look at a full server
 TOKEN_CHECK_INTERVAL_S = 5.0  # between two checks of the tokens of all open feeds, by one short statement
 
 # A browser omits the default port of the scheme from both headers, other programs and proxies from either.
@@ -101,9 +102,16 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     def _check_limits(self) -> None:
         """Raises Overloaded or TooManyRequests if the number of subscribers has reached its limit."""
+        assert self.principal is not None  # noqa: S101 - a request without a valid token is refused before
         limits, feeds = self.services.settings, _open_feeds(self.services)
-        if len(feeds) >= limits.feed_subscribers:
-            raise Overloaded("too_many_subscribers", f"The maximum of {len(feeds)} feeds is open.", RETRY_WHEN_FULL_S)
+        is_full = len(feeds) >= limits.feed_subscribers
+        if self.principal.role is not Role.ADMIN:
+            kept = min(MAX_KEPT_FOR_ADMINS, limits.feed_subscribers // 2)
+            of_viewers = sum(feed.principal is not None and feed.principal.role is not Role.ADMIN for feed in feeds)
+            is_full = is_full or of_viewers >= limits.feed_subscribers - kept
+        if is_full:
+            detail = f"The maximum of {limits.feed_subscribers} feeds is open, those kept for admins included."
+            raise Overloaded("too_many_subscribers", detail, RETRY_WHEN_FULL_S)
         feeds_of_token = sum(feed.principal == self.principal for feed in feeds)
         if feeds_of_token >= limits.feed_subscribers_of_token:
             detail = f"The maximum of {feeds_of_token} feeds is open with this token."
