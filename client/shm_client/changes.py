@@ -11,7 +11,8 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from .api import API_PATH, Api, application_path
-from .model import ApplicationSettings, BulkChange, MetricOverride, decode
+from .errors import ClientError
+from .model import ApplicationSettings, BulkChange, MetricKey, MetricOverride, decode
 
 Decision = Literal["approve", "revoke", "erase"]
 
@@ -69,11 +70,12 @@ class ChangesApi(Api):
     ) -> ApplicationSettings:
         """Changes values of a metric's override, None removes one, and whether badges may show it, unless it is None.
 
-        All other values stay as the server has them: none is written back as the sanitizer changed it.
+        All other values stay as the server has them: none is written back as the sanitizer changed it. Raises
+        ClientError if several metrics have this key after sanitizing, and none before it.
         """
+        key = await self._stored_key(slug, key)
         response = await self._get(application_path(slug))
         stored: ApplicationSettings = decode(response.content, ApplicationSettings)
-        key = self._texts.restore(key)
         override: dict[str, object] = msgspec.to_builtins(stored.overrides.get(key, MetricOverride()))
         override = {name: value for name, value in (override | dict(values)).items() if value not in (None, False)}
         changes: dict[str, object] = {"overrides": {key: override or None}}
@@ -81,6 +83,16 @@ class ChangesApi(Api):
             others = [each for each in stored.public_metrics if each != key]
             changes["public_metrics"] = [*others, key] if is_public else others
         return await self.edit_application(slug, changes)
+
+    async def _stored_key(self, slug: str, key: str) -> str:
+        """The key that the server has, of one that may have been sanitized. A key that looks equal directs no edit."""
+        response = await self._get(f"{API_PATH}/metric-keys?{urlencode({'app': slug})}")
+        metrics: list[MetricKey] = decode(response.content, list[MetricKey])
+        stored = [metric.key for metric in metrics]
+        candidates = [key] if key in stored else [each for each in stored if self.sanitize(each) == key]
+        if len(candidates) > 1:
+            raise ClientError(f"several metrics look like {key}; the API can name each of them")
+        return candidates[0] if candidates else key
 
     async def refresh_stars(self, slug: str) -> None:
         """Reads the stars of the application's repository from GitHub."""

@@ -2,9 +2,11 @@
 
 from typing import Any, get_args
 
+import pytest
 from textual.widgets import Input
 
 from shm.core.aggregates import Aggregate
+from shm_client import ClientError
 from shm_tui.app import ConsoleApp
 from shm_tui.application_edits import AGGREGATES
 from shm_tui.command import make_client
@@ -94,6 +96,18 @@ async def test_an_edit_leaves_texts_that_were_sanitized_as_they_are(server: Serv
         await edit(console, row_key, "ctrl+u", *["tab"] * 4, "ctrl+u")
         await console.wait_for_text("Saved Ledger")
         assert application(server, "ledger")["overrides"] == {key: {"aggregate": "max"}}
+
+
+async def test_no_key_that_looks_equal_directs_an_edit(server: ServerProcess) -> None:
+    shown = "caf\ufffd mails"
+    Install(server.url).enroll({"caf\x01 mails": 1, "caf\x02 mails": 2})
+    async with make_client(server.url, server.admin_token) as client:
+        with pytest.raises(ClientError, match="several metrics look like"):
+            await client.edit_metric("ledger", shown, {"label": "Cafés"})
+        Install(server.url).enroll({shown: 3})
+        await client.metric_keys("ledger")
+        await client.edit_metric("ledger", shown, {"label": "Cafés"})
+    assert application(server, "ledger")["overrides"] == {shown: {"label": "Cafés"}}
 
 
 async def test_an_admin_merges_and_deletes_after_a_question(server: ServerProcess) -> None:
