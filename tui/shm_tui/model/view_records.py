@@ -13,6 +13,7 @@ from shm_tui.model.views.breakdown import BreakdownDocument
 from shm_tui.model.views.fleet import ApplicationDetails, shown_applications
 from shm_tui.model.views.instance import InstanceDocument
 from shm_tui.model.views.metric import MetricDocument
+from shm_tui.model.views.versions import releases_behind
 from shm_tui.text.table_formats import METRICS
 
 Records = tuple[list[str], list[list[object]]]
@@ -61,8 +62,7 @@ def _applications(details: Sequence[ApplicationDetails], place: Place) -> Record
 
 def _versions(versions: Versions) -> Records:
     """A row for each release as of the last time, the newest first."""
-    behind = {each.version: each.releases_behind for each in versions.behind}
-    behind |= {versions.latest: 0} if versions.latest is not None else {}
+    behind = releases_behind(versions)
     adoptions = {each.version: each for each in versions.taken_up}
     rows: list[list[object]] = []
     for name, counts in reversed(versions.versions.items()):

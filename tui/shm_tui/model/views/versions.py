@@ -67,6 +67,16 @@ class VersionsView(DataView[Versions]):
         return Page([title, *chart, reading, ((" ", ""), *table.head)], rows, data.timestamps)
 
 
+def releases_behind(data: Versions) -> dict[str, int]:
+    """How many releases each version in use is behind the latest one; none for pre-releases of the next."""
+    behind = {version.version: version.releases_behind for version in data.behind}
+    if data.latest is not None:
+        names = [*data.versions]
+        newest = names[names.index(data.latest) :] if data.latest in names else [data.latest]
+        behind |= {name: 0 for name in newest if name == data.latest or data.versions[name][-1]}
+    return behind
+
+
 def _rest(hidden: list[str]) -> str:
     names = [name.lower() for name in hidden if name]
     return f"   more columns: {', '.join(names)}" if names else ""
@@ -82,7 +92,7 @@ def _cells(
 ) -> list[Line]:
     count = counts[index]
     filled, rest = share_bar((count or 0) / total if total else 0.0, BAR_WIDTH, frame.glyphs)
-    behind = next((version.releases_behind for version in data.behind if version.version == name), None)
+    behind = releases_behind(data).get(name)
     adoption = next((adoption for adoption in data.taken_up if adoption.version == name), None)
     trend = sparkline([to_float(value) for value in counts], TREND_WIDTH, frame.glyphs)
     return [
