@@ -184,12 +184,20 @@ moved_leaves AS MATERIALIZED (
 ),
 
 -- part: key_is_unused
--- Whether no current snapshot has the aggregated key `k`.
+-- Whether no current snapshot has the aggregated key `k`. One that has had its place for 30 days and has values in a chart
+-- by hours is used: installs may send it once a week only.
     NOT EXISTS (
         SELECT FROM tallies t
         WHERE
             t.app_slug = k.app_slug AND t.metric_type IN ('number', 'boolean', 'strings') AND t.key = k.key
             AND t.instances > 0
+    )
+    AND (
+        k.added_at > now() - interval '30 days' OR NOT EXISTS (
+            SELECT FROM series_hours h
+            WHERE
+                h.app_slug = k.app_slug AND h.metric_type IN ('number', 'boolean') AND h.key = k.key AND h.instances > 0
+        )
     )
 
 -- part: value_is_unused

@@ -1,7 +1,7 @@
 -- Keys, values and versions that no current snapshot has any more give their places to new ones, where places are scarce: in
 -- applications, and for keys, that have used three quarters of them, and in applications that do not exist any more.
--- Each keeps its place for a day at least, so that no more than the limit are added in a day. The reads hold no lock; the
--- deletions check again.
+-- Each keeps its place for a day at least, so that no more than the limit are added in a day, and a key of earlier days for
+-- longer. The reads hold no lock; the deletions check again.
 
 -- name: select_unused_keys
 -- Keys whose places may be given to others.

@@ -14,6 +14,7 @@ from tests.support.databases import admin_cursor, execute, select_column
 from tests.support.installs import Install
 from tests.support.oracle import assert_matches_oracle
 from tests.support.server_process import ServerProcess
+from tests.support.time_travel import shift_times
 
 pytestmark = pytest.mark.cluster
 
@@ -129,6 +130,26 @@ def test_an_unused_key_gives_its_place_to_a_new_one_after_a_day(serve: Serve, da
         assert kpis_of(server)["keys"]["count"] == 2
         assert honest.snapshot({"orders": 2, "plan": "pro", "refunds": 1}).status_code == 202
         assert kpis_of(server)["kpis"] == {"orders": 2, "refunds": 1}
+        assert jobs.differences() == {}
+
+
+def test_a_key_of_earlier_days_keeps_its_place_while_nobody_sends_it(serve: Serve, database: str) -> None:
+    """Such as one that installs send once a week. A newcomer's key gives its place to others after a day."""
+    with run_background_jobs(database, SHM_MAX_KEYS="4") as jobs:
+        server = serve(SHM_MAX_KEYS="4")
+        honest = Install(server.url).enroll({"orders": 1, "backups": 5})
+        shift_times(database, timedelta(days=40))
+        jobs.run()
+        assert honest.snapshot({"orders": 2}).status_code == 202
+        stranger = Install(server.url).enroll(junk(9))
+        execute(database, "UPDATE aggregated_keys SET added_at = added_at - interval '25 hours'")
+        for job in jobs.jobs:
+            job.due_at = 0.0
+        assert stranger.snapshot({"more": 1}).status_code == 202
+        jobs.run()
+        assert stranger.snapshot(junk(9, "more")).status_code == 202
+        assert honest.snapshot({"orders": 3, "backups": 6}).status_code == 202
+        assert kpis_of(server)["kpis"] == {"orders": 3, "backups": 6, "more0": 0, "more1": 1}
         assert jobs.differences() == {}
 
 
