@@ -54,6 +54,7 @@ PLACES = (
 AGE = re.compile(r" *\b\d+[smhd]\b")
 TIME = re.compile(r"\d\d:\d\d:\d\dZ")
 CUT = re.compile(r"\S*…\S*")
+SIZE = re.compile(r"\b\d[\d.]* [kMG]B\b")  # of the server's database, which changes without any report
 SCROLLBAR = "▁▂▃▄▅▆▇█"  # at the end of lines
 START_SIZE = (120, 36)
 
@@ -224,6 +225,6 @@ class ConsoleFuzz:
 
 
 def without_ages(screen: str) -> list[str]:
-    """The lines of a screen, with # in the place of times and of ages, whose width varies, and no text that is cut."""
+    """The lines of a screen, with # in the place of times, sizes and ages, and without texts that are cut."""
     lines = [CUT.sub("…", TIME.sub("#", AGE.sub(" #", line))).rstrip(" " + SCROLLBAR) for line in screen.splitlines()]
-    return [re.sub(r" +", " ", line).rstrip() for line in lines]
+    return [re.sub(r" +", " ", SIZE.sub("#", line)).rstrip() for line in lines]
