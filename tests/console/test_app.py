@@ -66,8 +66,12 @@ async def test_the_headline_says_that_keys_are_not_aggregated(serve: Callable[..
         await console.wait_for_text("ORDERS", "some keys are not aggregated")
 
 
-async def test_the_overview_says_that_installs_wait_for_approval(serve: Callable[..., ServerProcess]) -> None:
-    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_MAX_NEW_INSTALLS="1")
+@pytest.mark.parametrize("limit", ["SHM_MAX_NEW_INSTALLS", "SHM_MAX_NEW_APPLICATIONS"])
+async def test_the_overview_says_that_installs_wait_for_approval(
+    serve: Callable[..., ServerProcess], limit: str
+) -> None:
+    """Also while other new installs need no approval."""
+    server = serve(SHM_RATELIMIT_ENABLED="true", **{limit: "1"})
     for app in ("Ledger", "Kiosk"):
         install = Install(server.url, app_name=app)
         install.register()

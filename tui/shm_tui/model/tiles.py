@@ -104,7 +104,7 @@ def application_tiles(
 
 def _pending_note(stats: Stats) -> str:
     """That new installs wait for approval, which an admin has to know; else the number of revoked ones."""
-    if stats.activation == "manual" and stats.pending_instances:
+    if stats.pending_instances:  # also of an hour that is over, or of an application beyond a limit
         return "wait for approval"
     return f"{stats.revoked_instances:,} revoked"
 
