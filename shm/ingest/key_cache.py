@@ -12,6 +12,7 @@ from itertools import islice
 
 from shm.core.errors import DatabaseUnavailable, Overloaded
 from shm.core.settings import Settings
+from shm.core.shared_budget import SharedBudget
 from shm.db.database import Database
 
 MAX_ENTRIES = 200_000  # about 200 bytes each: 40 MB for a fleet that reports hourly to this process
@@ -37,7 +38,7 @@ class PublicKeyCache:
         self._requested: dict[str, asyncio.Future[bytes | None]] = {}
         self._request_added = asyncio.Event()
         self._deferred: dict[str, asyncio.Future[bytes | None]] = {}
-        self._deferred_bytes = 0
+        self._deferred_budget = SharedBudget(MAX_DEFERRED_BYTES)
 
     async def get(self, instance_id: str, *, refresh: bool = False) -> bytes | None:
         """The instance's Ed25519 public key, 32 bytes; None for an unknown instance. Raises Overloaded.
@@ -60,24 +61,22 @@ class PublicKeyCache:
         """The key without a read; None if it is not cached. Another server may have changed it."""
         return self._cached.get(instance_id)
 
-    async def get_deferred(self, instance_id: str, body_length: int) -> bytes | None:
+    async def get_deferred(self, instance_id: str, body_length: int, address: bytes) -> bytes | None:
         """Reads the key for a request of a client that has sent too many invalid ones, cached or not.
 
         One statement reads the keys for all such requests of an interval. So a flood costs hardly anything, and a known
         instance gets through also if its key is not cached, as after a restart, or if another server has changed it.
-        None also if too many bytes wait.
+        None also if too many bytes wait, in all or of the address, a keyed hash.
         """
         length = body_length + REQUEST_BYTES
-        if self._deferred_bytes + length > MAX_DEFERRED_BYTES:
+        budget = self._deferred_budget
+        if budget.is_share_exhausted_by(address, length) or budget.is_exhausted_by(length):
             return None
         if not self._deferred:
             asyncio.get_running_loop().call_later(DEFERRED_READ_INTERVAL_S, self._request_deferred)
         future = self._deferred.setdefault(instance_id, asyncio.get_running_loop().create_future())
-        self._deferred_bytes += length
-        try:
+        with budget.use(address, length):
             key = await asyncio.shield(future)
-        finally:
-            self._deferred_bytes -= length
         if key is None:
             self.evict(instance_id)
         else:

@@ -51,9 +51,9 @@ class Registry:
         """As `PublicKeyCache.get_cached`."""
         return self._keys.get_cached(instance_id)
 
-    async def deferred_public_key(self, instance_id: str, body_length: int) -> bytes | None:
+    async def deferred_public_key(self, instance_id: str, body_length: int, address: bytes) -> bytes | None:
         """As `PublicKeyCache.get_deferred`."""
-        return await self._keys.get_deferred(instance_id, body_length)
+        return await self._keys.get_deferred(instance_id, body_length, address)
 
     def evict_key(self, instance_id: str) -> None:
         """Removes an outdated key from the cache."""

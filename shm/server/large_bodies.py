@@ -6,12 +6,12 @@ arrived before it.
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shm.core.errors import Overloaded, TooManyRequests
 from shm.core.settings import Settings
+from shm.core.shared_budget import SharedBudget
 from shm.ingest.fair_queue import FairQueue
 
 MIN_BYTES = 4 * 1024  # of a body that takes turns: smaller ones take a fraction of a millisecond
@@ -25,9 +25,7 @@ class LargeBodies:
     """The large bodies of one process. They leave half of the budget of requests in memory to others."""
 
     def __init__(self, settings: Settings) -> None:
-        self._max_bytes = settings.max_reading // 2
-        self._max_bytes_per_address = settings.max_reading // 8
-        self._bytes: Counter[bytes | None] = Counter()  # by address
+        self._budget = SharedBudget(settings.max_reading // 2)
         self._waiting: FairQueue[tuple[int, asyncio.Future[None]]] = FairQueue(
             QUEUED_PER_CONNECTION * settings.max_connections
         )
@@ -44,20 +42,14 @@ class LargeBodies:
         if length < MIN_BYTES:
             yield
             return
-        of_address = 0 if address is None else self._bytes[address]
-        if of_address and of_address + length > self._max_bytes_per_address:
+        if self._budget.is_share_exhausted_by(address, length):
             raise TooManyRequests(
                 "rate_limited", "This address has too many large requests in progress.", RETRY_AFTER_S
             )
-        if (total := self._bytes.total()) and total + length > self._max_bytes:
+        if self._budget.is_exhausted_by(length):
             raise _too_many()
-        self._bytes[address] += length
-        try:
+        with self._budget.use(address, length):
             yield
-        finally:
-            self._bytes[address] -= length
-            if not self._bytes[address]:
-                del self._bytes[address]
 
     async def turn(self, key: str, length: int) -> None:
         """Returns when the caller may work on a body of this length, until it awaits something. Keys take turns.

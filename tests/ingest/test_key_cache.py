@@ -10,10 +10,11 @@ from psycopg2.extensions import make_dsn
 
 from shm.core.errors import DatabaseUnavailable, Overloaded
 from shm.core.settings import Settings
+from shm.core.shared_budget import SharedBudget
 from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.ingest import key_cache
-from shm.ingest.key_cache import PublicKeyCache
+from shm.ingest.key_cache import REQUEST_BYTES, PublicKeyCache
 from tests.support.databases import admin_cursor, create_database, superuser_cursor
 
 TIMEOUT_S = 60
@@ -87,20 +88,28 @@ async def test_requests_fail_while_the_database_is_unavailable(postgres: str) ->
             with superuser_cursor(postgres) as cursor:
                 cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
             requests = [asyncio.ensure_future(cache.get(str(uuid.uuid4()))) for _ in range(5)]
-            requests.append(asyncio.ensure_future(cache.get_deferred(str(uuid.uuid4()), 1)))
+            requests.append(asyncio.ensure_future(cache.get_deferred(str(uuid.uuid4()), 1, b"")))
             keys = await asyncio.wait_for(asyncio.gather(*requests, return_exceptions=True), TIMEOUT_S)
             assert [type(request) for request in keys] == [DatabaseUnavailable] * 6
 
 
-async def test_deferred_reads_take_one_statement_and_have_a_limit(
-    cache: PublicKeyCache, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_address_leaves_room_for_the_deferred_reads_of_others(cache: PublicKeyCache, database: str) -> None:
+    (known,) = keys = insert_instances(database, 1)
+    cache._deferred_budget = SharedBudget(20 * (REQUEST_BYTES + 1))
+    junk = [asyncio.ensure_future(cache.get_deferred(str(uuid.uuid4()), 1, b"stranger")) for _ in range(40)]
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(cache.get_deferred(known, 1, b"honest"), TIMEOUT_S) == keys[known]
+    assert await asyncio.gather(*junk) == [None] * 40
+
+
+async def test_deferred_reads_take_one_statement_and_have_a_limit(cache: PublicKeyCache, database: str) -> None:
     """A normal read of one of the keys has its result too, and bytes that no longer wait make room for others."""
     keys_by_id = insert_instances(database, 20)
     unknown = str(uuid.uuid4())
     for _ in range(2):
-        monkeypatch.setattr(key_cache, "MAX_DEFERRED_BYTES", 21 * (key_cache.REQUEST_BYTES + 1))
-        deferred = [cache.get_deferred(request, 1) for request in [*keys_by_id, unknown, unknown]]
+        cache._deferred_budget = SharedBudget(21 * (REQUEST_BYTES + 1))
+        requests = [*keys_by_id, unknown, unknown]
+        deferred = [cache.get_deferred(request, 1, bytes([number])) for number, request in enumerate(requests)]
         normal = next(iter(keys_by_id))
         *keys, first, beyond, read = await asyncio.wait_for(asyncio.gather(*deferred, cache.get(normal)), TIMEOUT_S)
         assert keys == [*keys_by_id.values()]

@@ -56,7 +56,7 @@ class RequestSettings:
         "256m",
         "Size of all requests in memory, together: headers until they are complete, bodies until they are answered. "
         "Beyond it the longest incomplete one is refused, so that many open uploads cannot fill the memory. Bodies of "
-        "more than 4 KiB may use half of it, those of one address an eighth.",
+        "more than 4 KiB may use half of it, those of one address an eighth, or less while other addresses use it.",
     )
     max_unread: int = setting(
         "SHM_MAX_UNREAD",

@@ -307,7 +307,7 @@ async def _verify_over_budget(services: Services, request: Request, address: byt
         await request.turn()
         with suppress(Forbidden):
             return signatures.verify_body(headers, cached, request.body)
-    key = await registry.deferred_public_key(headers.instance_id, len(request.body))
+    key = await registry.deferred_public_key(headers.instance_id, len(request.body), address)
     if key is None:
         raise limits.failed_too_often(address)
     await request.turn()
