@@ -123,6 +123,19 @@ async def test_a_palette_that_closes_during_a_slow_search_ends_no_console(
         assert console.app._exception is None
 
 
+async def test_a_palette_opens_while_another_one_closes(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    """A closed screen is removed a little later."""
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        await console.pilot.press("ctrl+p")
+        await console.wait_until(lambda: isinstance(console.app.screen, Palette))
+        first = console.app.screen
+        first.dismiss()
+        console.app.action_command_palette()
+        await console.wait_until(lambda: isinstance(console.app.screen, Palette) and console.app.screen is not first)
+        assert console.app._exception is None
+
+
 async def test_a_press_on_a_widget_that_is_gone_ends_no_console(fleet: tuple[ServerProcess, list[Install]]) -> None:
     """The widget stays on the screen until the next layout."""
     async with open_console(fleet[0], "ledger") as console:

@@ -33,7 +33,7 @@ from shm_tui.model.row_store import MAX_ROWS
 from shm_tui.navigation import Navigation
 from shm_tui.output_control import OutputControl
 from shm_tui.palette import palette_commands
-from shm_tui.palette_screen import PALETTE_ID, Palette, ThemePalette
+from shm_tui.palette_screen import Palette, ThemePalette
 from shm_tui.place_control import PlaceControl
 from shm_tui.row_actions import RowActions
 from shm_tui.settings_control import SettingsControl
@@ -411,7 +411,7 @@ class ConsoleApp(BufferedApp):
     def action_command_palette(self) -> None:
         """Opens the list of all actions."""
         if not isinstance(self.screen, Palette):
-            self.push_screen(Palette(id=PALETTE_ID))
+            self.push_screen(Palette())
 
     def search_themes(self) -> None:
         """Opens the list of themes."""

@@ -10,8 +10,6 @@ from textual.theme import ThemeProvider
 from textual.widgets import OptionList
 from textual.worker import Worker
 
-PALETTE_ID = "--command-palette"  # as Textual's own
-
 
 class Palette(CommandPalette):
     """The palette of actions."""
