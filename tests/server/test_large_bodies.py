@@ -78,7 +78,7 @@ async def test_keys_take_turns_and_a_cancelled_one_takes_none() -> None:
     assert order == ["first", "second", "third", "first", "first"]
 
 
-async def test_bodies_of_moderate_size_do_not_wait_for_each_other_or_rest_from_the_work_of_others() -> None:
+async def test_moderate_bodies_share_turns_and_rest_only_from_their_own_work() -> None:
     """On a busy server an iteration of the event loop takes long, and few of them have to suffice."""
     bodies, loop = LargeBodies(Settings()), asyncio.get_running_loop()
     for _ in range(3):
