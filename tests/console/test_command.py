@@ -27,7 +27,7 @@ def test_once_prints_the_same_data_as_text_and_as_json(server: ServerProcess) ->
     text = console(*options, COLUMNS="200").stdout
     report = json.loads(console(*options, "--json").stdout)
     assert report["stats"]["total_instances"] == 3
-    assert "3 instances, 3 active (1 counted, 2 dev and ci excluded)" in text
+    assert "3 instances, 3 active (1 counted, 2 excluded as dev, ci or ephemeral)" in text
     (application,) = report["applications"]
     assert application["application"]["instances"]["counted"] == 1
     values = {kpi["key"]: kpi["value"] for kpi in application["kpis"]}

@@ -119,7 +119,7 @@ def to_text(report: Report, width: int, note: Note) -> str:
     stats = report.stats
     summary = (
         f"SHM {report.server}: {plural(stats.total_instances, 'instance')}, {stats.active_instances:,} active "
-        f"({stats.counted_instances:,} counted, {stats.excluded_instances:,} dev and ci excluded), "
+        f"({stats.counted_instances:,} counted, {stats.excluded_instances:,} excluded as dev, ci or ephemeral), "
         f"{stats.daily_active:,} today, {stats.weekly_active:,} this week, {stats.new_this_week:,} new this week"
     )
     parts = ["\n".join(wrap(summary, max(width, MIN_NOTE_WIDTH)))]

@@ -111,7 +111,7 @@ def _pending_note(stats: Stats) -> str:
 
 def overview_tiles(stats: Stats, descriptions: MetricDescriptions, now: datetime) -> list[Tile]:
     """Counts and metrics over all applications, and the size of the database."""
-    excluded = f"{stats.excluded_instances:,} dev and ci excluded" if stats.excluded_instances else "all counted"
+    excluded = f"{stats.excluded_instances:,} excluded" if stats.excluded_instances else "all counted"
     metrics = sorted((descriptions[key] for key in stats.global_metrics), key=_sort_key)
     return [
         Tile("active", f"{stats.active_instances:,}", f"of {stats.total_instances:,}"),

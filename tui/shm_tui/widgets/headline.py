@@ -66,7 +66,7 @@ def headline_facts(kpis: Kpis) -> list[str]:
     if kpis.keys.refused_at is not None:
         facts.append("some keys are not aggregated (limit reached)")
     if counts.excluded:
-        facts.append(f"{counts.counted:,} counted, {counts.excluded:,} dev and ci excluded")
+        facts.append(f"{counts.counted:,} counted, {counts.excluded:,} excluded (dev, ci, ephemeral)")
     others = (counts.unreported, "active without a snapshot"), (counts.pending, "pending"), (counts.revoked, "revoked")
     facts += [f"{count:,} {word}" for count, word in others if count]
     return facts
