@@ -184,8 +184,9 @@ moved_leaves AS MATERIALIZED (
 ),
 
 -- part: key_is_unused
--- Whether no current snapshot has the aggregated key `k`. One that has had its place for 30 days and has values in a chart
--- by hours is used: installs may send it once a week only.
+-- Whether no current snapshot has the aggregated key `k`. One that has had its place for 30 days and has values in the
+-- charts of 90 days is used: installs may send it once a week only. A chart by hours has changes, one by days has values.
+-- No chart has texts.
     NOT EXISTS (
         SELECT FROM tallies t
         WHERE
@@ -197,6 +198,12 @@ moved_leaves AS MATERIALIZED (
             SELECT FROM series_hours h
             WHERE
                 h.app_slug = k.app_slug AND h.metric_type IN ('number', 'boolean') AND h.key = k.key AND h.instances > 0
+        )
+        AND NOT EXISTS (
+            SELECT FROM series_days d
+            WHERE
+                d.app_slug = k.app_slug AND d.metric_type IN ('number', 'boolean') AND d.key = k.key
+                AND d.instances > 0 AND d.at > now() - interval '90 days'
         )
     )
 

@@ -133,14 +133,22 @@ def test_an_unused_key_gives_its_place_to_a_new_one_after_a_day(serve: Serve, da
         assert jobs.differences() == {}
 
 
-def test_a_key_of_earlier_days_keeps_its_place_while_nobody_sends_it(serve: Serve, database: str) -> None:
+@pytest.mark.parametrize("ages", [[40], [20] * 6], ids=["begun", "steady"])
+def test_a_key_of_earlier_days_keeps_its_place_while_nobody_sends_it(
+    serve: Serve, database: str, ages: list[int]
+) -> None:
     """Such as one that installs send once a week. A newcomer's key gives its place to others after a day."""
     with run_background_jobs(database, SHM_MAX_KEYS="4") as jobs:
         server = serve(SHM_MAX_KEYS="4")
         honest = Install(server.url).enroll({"orders": 1, "backups": 5})
-        shift_times(database, timedelta(days=40))
-        jobs.run()
+        for days in ages:
+            assert honest.snapshot({"orders": 1, "backups": 5}).status_code == 202
+            shift_times(database, timedelta(days=days))
+            for job in jobs.jobs:
+                job.due_at = 0.0
+            jobs.run()
         assert honest.snapshot({"orders": 2}).status_code == 202
+        jobs.run()
         stranger = Install(server.url).enroll(junk(9))
         execute(database, "UPDATE aggregated_keys SET added_at = added_at - interval '25 hours'")
         for job in jobs.jobs:
