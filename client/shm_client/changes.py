@@ -71,7 +71,7 @@ class ChangesApi(Api):
         """Changes values of a metric's override, None removes one, and whether badges may show it, unless it is None.
 
         All other values stay as the server has them: none is written back as the sanitizer changed it. Raises
-        ClientError if several metrics have this key after sanitizing, and none before it.
+        ClientError if no metric has this key after sanitizing, or several have it.
         """
         key = await self._stored_key(slug, key)
         response = await self._get(application_path(slug))
@@ -89,10 +89,12 @@ class ChangesApi(Api):
         response = await self._get(f"{API_PATH}/metric-keys?{urlencode({'app': slug})}")
         metrics: list[MetricKey] = decode(response.content, list[MetricKey])
         stored = [metric.key for metric in metrics]
-        candidates = [key] if key in stored else [each for each in stored if self.sanitize(each) == key]
+        candidates = [each for each in stored if self.sanitize(each) == key]
         if len(candidates) > 1:
             raise ClientError(f"several metrics look like {key}; the API can name each of them")
-        return candidates[0] if candidates else key
+        if not candidates:
+            raise ClientError(f"the server has no metric {key} any more")
+        return candidates[0]
 
     async def refresh_stars(self, slug: str) -> None:
         """Reads the stars of the application's repository from GitHub."""

@@ -1,4 +1,4 @@
-"""A budget of bytes that addresses share, so that none of them, and no number of them, leaves nothing to others."""
+"""A budget of bytes that addresses share, so that greedy ones leave room for others."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -19,10 +19,12 @@ class SharedBudget:
         """Whether so many bytes more are too many in all. A single use of any length is allowed."""
         return self._total > 0 and self._total + length > self._max_bytes
 
-    def is_share_exhausted_by(self, address: bytes | None, length: int) -> bool:
-        """Whether so many bytes more are too many for the address. Its first use is allowed."""
+    def is_share_exhausted_by(self, address: bytes | None, length: int, *, is_first_free: bool = True) -> bool:
+        """Whether so many bytes more are too many for the address. Its first use is allowed, if `is_first_free`."""
         of_address = 0 if address is None else self._used[address]
-        return of_address > 0 and (of_address + length) * PARTS > self._max_bytes - self._total
+        if address is None or self._total == 0 or (is_first_free and of_address == 0):
+            return False
+        return (of_address + length) * PARTS > self._max_bytes - self._total
 
     @contextmanager
     def use(self, address: bytes | None, length: int) -> Iterator[None]:

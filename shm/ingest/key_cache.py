@@ -70,7 +70,7 @@ class PublicKeyCache:
         """
         length = body_length + REQUEST_BYTES
         budget = self._deferred_budget
-        if budget.is_share_exhausted_by(address, length) or budget.is_exhausted_by(length):
+        if budget.is_share_exhausted_by(address, length, is_first_free=False) or budget.is_exhausted_by(length):
             return None
         if not self._deferred:
             asyncio.get_running_loop().call_later(DEFERRED_READ_INTERVAL_S, self._request_deferred)

@@ -105,9 +105,11 @@ async def test_no_key_that_looks_equal_directs_an_edit(server: ServerProcess) ->
         with pytest.raises(ClientError, match="several metrics look like"):
             await client.edit_metric("ledger", shown, {"label": "Cafés"})
         Install(server.url).enroll({shown: 3})
-        await client.metric_keys("ledger")
-        await client.edit_metric("ledger", shown, {"label": "Cafés"})
-    assert application(server, "ledger")["overrides"] == {shown: {"label": "Cafés"}}
+        with pytest.raises(ClientError, match="several metrics look like"):
+            await client.edit_metric("ledger", shown, {"label": "Cafés"})
+        with pytest.raises(ClientError, match="has no metric"):
+            await client.edit_metric("ledger", "unsent", {"label": "Cafés"})
+    assert application(server, "ledger")["overrides"] == {}
 
 
 async def test_an_admin_merges_and_deletes_after_a_question(server: ServerProcess) -> None:

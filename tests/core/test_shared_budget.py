@@ -38,3 +38,11 @@ def test_one_use_of_any_length_is_allowed_and_a_proxy_has_no_share() -> None:
         assert not budget.is_share_exhausted_by(None, 1_000)
         assert budget.is_share_exhausted_by(b"a", 1)
         assert not budget.is_share_exhausted_by(b"b", 1_000)
+
+
+def test_the_first_use_of_an_address_may_have_to_leave_room_too() -> None:
+    budget = SharedBudget(100)
+    assert not budget.is_share_exhausted_by(b"a", 50, is_first_free=False)  # nothing else is in use
+    with budget.use(b"a", 50):
+        assert not budget.is_share_exhausted_by(b"b", 16, is_first_free=False)
+        assert budget.is_share_exhausted_by(b"b", 17, is_first_free=False)

@@ -10,7 +10,7 @@ from psycopg2.extensions import make_dsn
 
 from shm.core.errors import DatabaseUnavailable, Overloaded
 from shm.core.settings import Settings
-from shm.core.shared_budget import SharedBudget
+from shm.core.shared_budget import PARTS, SharedBudget
 from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.ingest import key_cache
@@ -107,7 +107,7 @@ async def test_deferred_reads_take_one_statement_and_have_a_limit(cache: PublicK
     keys_by_id = insert_instances(database, 20)
     unknown = str(uuid.uuid4())
     for _ in range(2):
-        cache._deferred_budget = SharedBudget(21 * (REQUEST_BYTES + 1))
+        cache._deferred_budget = SharedBudget((21 + PARTS - 1) * (REQUEST_BYTES + 1))
         requests = [*keys_by_id, unknown, unknown]
         deferred = [cache.get_deferred(request, 1, bytes([number])) for number, request in enumerate(requests)]
         normal = next(iter(keys_by_id))
