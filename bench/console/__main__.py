@@ -37,6 +37,7 @@ DEMO_FLEET = 160  # installs, as in `shm demo`: a third of the largest applicati
 DEMO_RATE = 12.0  # reports a second, as in `shm demo`
 MAX_ROWS_S = 0.5
 MAX_KEY_MS = 50.0
+KEY_PERIOD_S = 0.5  # for which reports are sent for each key, with the moves between them; more than it takes
 MAX_IDLE_CPU_PERCENT = 1.0
 MAX_IDLE_BYTES, MAX_DEMO_BYTES = 2_000.0, 10_000.0  # a second
 MAX_RESIDENT_MIB = 150.0
@@ -105,7 +106,7 @@ def _measure_fleet(plan: Plan, server: RunningServer, folder: Path) -> FleetResu
         terminal.read_for(plan.settle_s)
         idle = measure_cost(terminal, plan.seconds)
         keys = measure_keys(terminal, plan.keys)
-        with sending(reporters, server, folder, plan.rate, plan.seconds * 2) as results:
+        with sending(reporters, server, folder, plan.rate, plan.seconds + plan.keys * KEY_PERIOD_S) as results:
             under_load = measure_cost(terminal, plan.seconds)
             keys_under_load = measure_keys(terminal, plan.keys)
     return FleetResult(starts, keys, keys_under_load, reached_rate(results[0]), idle, under_load)

@@ -17,8 +17,9 @@ SIZE = (120, 40)
 SETTLE_S = 5.0  # after the first rows: the other pages, counts and percentiles arrive
 KEY_PAUSE_S = 0.15  # between two keys, so that a slow answer is not counted as that of the next key
 KEY_TIMEOUT_S = 5.0
-MOVE_S = 1.0  # for these keys, before the first one that is measured
-TO_THE_MIDDLE = "g" + 12 * "j"  # on the first or the last row a key may have no answer, and rows move
+MOVE_S = 0.5  # for these keys, before a round of those that are measured
+ROUND = "jjkk"
+TO_THE_MIDDLE = "g" + 12 * "j"  # on the first or the last row a key may have no answer, and the cursor's row may rise
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,12 @@ def measure_keys(terminal: Terminal, count: int) -> list[Answer]:
 
     The cursor stays on its instance when rows move, so another instance is the answer to a key and to nothing else.
     """
-    terminal.type_key(TO_THE_MIDDLE)
-    terminal.read_for(MOVE_S)
-    return [_measure_key(terminal, "j" if number % 4 < 2 else "k") for number in range(count)]
+    answers: list[Answer] = []
+    while len(answers) < count:
+        terminal.type_key(TO_THE_MIDDLE)
+        terminal.read_for(MOVE_S)
+        answers += [_measure_key(terminal, key) for key in ROUND]
+    return answers[:count]
 
 
 def _measure_key(terminal: Terminal, key: str) -> Answer:
