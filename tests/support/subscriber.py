@@ -29,7 +29,7 @@ class Subscriber:
         """Reads and applies the next message."""
         text = await asyncio.wait_for(self._socket.read_message(), TIMEOUT_S)
         self._ended = text is None
-        assert text is not None, "the feed was closed"
+        assert text is not None, f"the feed was closed: {self._socket.close_code} {self._socket.close_reason}"
         message: dict[str, Any] = msgspec.json.decode(text)
         if message["type"] == "instance":
             self.instances[message["instance"]["instance_id"]] = message["instance"]
