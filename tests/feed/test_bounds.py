@@ -148,7 +148,8 @@ async def test_stalled_subscribers_cost_little_memory_and_block_nobody(
             # 3 MB were sent to each of them: queues would take 90
             assert psutil.Process(server.pid).memory_info().rss - before < STALLED * MAX_WRITE_BYTES + 30 * MIB
             assert active.cursors == sorted(active.cursors)
-            await wait_for_subscribers(server, STALLED + 1)
+            # counting them fails on a slow machine: they are closed after `WRITE_TIMEOUT_S`
+            assert "unread responses have reached their limit" not in server.log
             assert sample_value(await asyncio.to_thread(scrape, server), "shm_response_bytes", worker="0") == 0
 
 
