@@ -82,7 +82,7 @@ def replay(url: str) -> Iterator[tuple[dict[str, Any], Answer]]:
 
 def _post(url: str, path: str, content: bytes, headers: dict[str, str]) -> Answer:
     address = urlsplit(url)
-    with closing(http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)) as connection:
         connection.request("POST", path, content, headers)
         response = connection.getresponse()
         document = json.loads(response.read() or b"{}")

@@ -46,7 +46,7 @@ def running(directory: Path, *command: str) -> Iterator["subprocess.Popen[str]"]
         try:
             yield process
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(60)
         except BaseException:
             sys.stderr.write(log.read_text())
             raise
@@ -66,7 +66,7 @@ def get(port: int, path: str = "/invoices") -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while not is_listening(port) and time.monotonic() < deadline:
         time.sleep(0.05)
-    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as response:
         assert response.status == 200
 
 

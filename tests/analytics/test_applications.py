@@ -34,9 +34,7 @@ def named_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def request(server: ServerProcess, path: str, method: str = "GET", **options: Any) -> httpx.Response:
     """A request below `/api/v1/admin/`."""
-    return plain_http.request(
-        method, f"{server.url}/api/v1/admin/{path}", headers=server.headers, timeout=30, **options
-    )
+    return plain_http.request(method, f"{server.url}/api/v1/admin/{path}", headers=server.headers, **options)
 
 
 @pytest.mark.parametrize("path", long_after(2, PATHS))

@@ -150,7 +150,7 @@ def pages(
     params: dict[str, Any] | None = {name: value for name, value in parameters.items() if value is not None}
     address: str | None = f"{server.url}/api/v1/admin/{path}"
     while address is not None:
-        response = plain_http.get(address, params=params, headers=server.headers, timeout=30).raise_for_status()
+        response = plain_http.get(address, params=params, headers=server.headers).raise_for_status()
         page = decode_json(response)
         assert len(page) <= limit
         yield page

@@ -90,7 +90,7 @@ async def test_tiles_return_soon_and_on_demand_and_hold_while_paused(
                 proxy.cut_connections()
                 session = TileSession(client, lambda: ["sent"], changed.set)
                 session.request(request)
-                async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+                async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
                     running = tasks.create_task(session.run())
                     while not session.data.error:
                         changed.clear()

@@ -100,7 +100,7 @@ def test_watch_ends_quietly_at_an_interrupt_or_a_closed_pipe(fleet: ServerProces
             process.send_signal(signal.SIGINT)
         else:
             process.stdout.close()
-        assert process.wait(30) == (130 if ending == "interrupt" else 1)
+        assert process.wait(60) == (130 if ending == "interrupt" else 1)
         assert process.stderr.read() == b""
         process.stderr.close()
         process.stdout.close()

@@ -63,7 +63,7 @@ def test_settings_of_role_and_environment_change_no_answer(serve: Callable[..., 
 
     def get(of: ServerProcess, path: str) -> Any:
         url = f"{of.url}/api/v1/admin/{path}"
-        return plain_http.get(url, headers=reference.headers, timeout=30).raise_for_status().json()
+        return plain_http.get(url, headers=reference.headers).raise_for_status().json()
 
     second = Install(server.url).enroll(METRICS)
     metrics = {item["instance_id"]: item["metrics"] for item in get(server, "instances")}

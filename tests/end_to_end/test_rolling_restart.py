@@ -56,5 +56,5 @@ def test_revocations_and_erasures_hold_at_every_worker_of_the_other_server(
 def send_alone(install: Install, number: int) -> int:
     """Sends a snapshot on a new connection and returns the status."""
     body = install.snapshot_body({"n": number})
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(timeout=60) as client:
         return client.post(f"{install.url}/v1/snapshot", content=body, headers=install.signed(body)).status_code

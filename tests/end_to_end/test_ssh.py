@@ -205,7 +205,7 @@ def test_idle_consoles_and_unused_connections_end(ssh: SshProcess, tmp_path: Pat
             assert b"no key was pressed for 3 seconds" in terminal.output
         assert process.connect("ida", "-N").returncode == 255
         with socket.create_connection(("127.0.0.1", process.port)) as silent:
-            silent.settimeout(30)
+            silent.settimeout(60)
             assert silent.recv(100).startswith(b"SSH-2.0-SHM")
             while silent.recv(4096):
                 pass
@@ -217,7 +217,7 @@ def test_a_flood_of_connections_ends_no_console(ssh: SshProcess) -> None:
     with ssh.open("ana") as terminal, ExitStack() as stack:
         terminal.wait_for_texts("● live")
         flood = [stack.enter_context(socket.create_connection(("127.0.0.1", ssh.port))) for _ in range(MAX_LOGINS + 5)]
-        flood[0].settimeout(30)
+        flood[0].settimeout(60)
         while flood[0].recv(4096):
             pass
         assert ssh.connect("vic", "-T").returncode == 1

@@ -66,7 +66,7 @@ def sshd(server: ServerProcess, folder: Path) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 def test_forcecommand_opens_the_console_and_nothing_else(server: ServerProcess, tmp_path: Path) -> None:

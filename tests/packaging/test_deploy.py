@@ -100,7 +100,7 @@ class Proxy:
                 yield
             finally:
                 process.terminate()
-                process.wait(20)
+                process.wait(60)
 
     def _answers(self) -> bool:
         try:
@@ -111,12 +111,12 @@ class Proxy:
     def get(self, path: str, **headers: str) -> httpx.Response:
         """GET through the proxy, from an address that no other test uses."""
         transport = httpx.HTTPTransport(verify=self.tls, local_address=CLIENT_ADDRESS)
-        with httpx.Client(transport=transport, timeout=30) as client:
+        with httpx.Client(transport=transport, timeout=60) as client:
             return client.get(f"{self.url}{path}", headers=headers)
 
     def post(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
         """POST through the proxy."""
-        return httpx.post(f"{self.url}{path}", content=body, headers=headers, verify=self.tls, timeout=30)
+        return httpx.post(f"{self.url}{path}", content=body, headers=headers, verify=self.tls, timeout=60)
 
     def written(self) -> str:
         """All that it has written, without its configuration."""

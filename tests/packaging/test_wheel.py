@@ -101,7 +101,7 @@ def test_an_installed_server_migrates_and_serves(programs: Path, database: str, 
             time.sleep(0.05)
         token = (data_dir / "admin.token").read_text().strip()
         stats = plain_http.get(
-            f"http://127.0.0.1:{port}/api/v1/admin/stats", headers={"Authorization": f"Bearer {token}"}, timeout=30
+            f"http://127.0.0.1:{port}/api/v1/admin/stats", headers={"Authorization": f"Bearer {token}"}
         )
         assert stats.json()["total_instances"] == 0
         server.send_signal(signal.SIGTERM)

@@ -83,7 +83,7 @@ def test_the_first_due_time_is_logged(client: MakeClient, caplog: pytest.LogCapt
     with caplog.at_level(logging.INFO, "shm_sdk"):
         telemetry = client()
         telemetry.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not caplog.records and time.monotonic() < deadline:
             time.sleep(0.01)
         telemetry.stop()

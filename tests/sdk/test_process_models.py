@@ -78,7 +78,7 @@ def get(port: int, times: int) -> set[str]:
     deadline = time.monotonic() + 60
     while times:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as response:
                 pids.add(response.read().decode())
                 times -= 1
         except (urllib.error.URLError, ConnectionError):  # it starts, or replaces a worker

@@ -81,12 +81,12 @@ def test_a_child_forked_during_a_report_can_report(client: MakeClient, scripted_
     def waits() -> dict[str, object]:
         if threading.current_thread() is not threading.main_thread():
             is_inside.set()
-            may_continue.wait(30)
+            may_continue.wait(60)
         return {}
 
     parent = threading.Thread(target=telemetry.report_now)
     parent.start()
-    assert is_inside.wait(30)
+    assert is_inside.wait(60)
     child = os.fork()
     if child == 0:
         os._exit(0 if telemetry.report_now(timeout=10).result is Result.SENT else 1)

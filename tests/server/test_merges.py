@@ -53,7 +53,7 @@ def send_history(install: Install, days: int, metrics: Callable[[int], dict[str,
 def merge(server: ServerProcess, slug: str, into: str) -> dict[str, Any]:
     """Requests a merge."""
     url = f"{server.url}/api/v1/admin/applications/{slug}/merge"
-    response = plain_http.post(url, headers=server.headers, json={"into": into}, timeout=30).raise_for_status()
+    response = plain_http.post(url, headers=server.headers, json={"into": into}).raise_for_status()
     change: dict[str, Any] = response.json()
     return change
 

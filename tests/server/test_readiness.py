@@ -37,7 +37,7 @@ def writable(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def ready(server: ServerProcess) -> tuple[int, str]:
     """The status of an answer, and its state or code."""
-    answer = plain_http.get(f"{server.url}/api/v1/ready", timeout=10)
+    answer = plain_http.get(f"{server.url}/api/v1/ready")
     body = answer.json()
     return answer.status_code, body.get("code", body.get("status"))
 

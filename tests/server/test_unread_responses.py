@@ -35,7 +35,7 @@ def narrow_connection(server: ServerProcess) -> Iterator[socket.socket]:
     """A connection for which the client's kernel buffers little."""
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        connection.settimeout(20)
+        connection.settimeout(60)
         connection.connect(("127.0.0.1", server.port))
         yield connection
 

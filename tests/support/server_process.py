@@ -20,7 +20,7 @@ from tests.support import plain_http
 from tests.support.preloaded_command import exit_status, start_preloaded, wait_for_exit
 
 START_LIMIT_S = 60
-END_LIMIT_S = 30
+END_LIMIT_S = 60
 
 # Tests send more requests from one address than any install, except those of the rate limits. Each connection of the
 # pool is a process that PostgreSQL starts.
