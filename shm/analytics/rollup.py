@@ -25,9 +25,11 @@ class Rollup:
 
         Raises QueryTooSlow. The next step is then smaller, so that the rollup makes progress.
         """
+        if not await self._database.fetch_value(bool, "series.is_behind"):
+            return False
+        until = await self._database.fetch_value(int, "series.select_settled_cursor")
         step_size = self._step_size
         max_leaves = MAX_STEP_LEAVES * step_size // MAX_STEP_SIZE
-        until = await self._database.fetch_value(int, "series.select_settled_cursor")
         try:
             has_more = await self._database.fetch_value(
                 bool, "series.roll_up", until=until, limit=step_size, max_leaves=max_leaves
