@@ -267,8 +267,10 @@ async def test_keys_switch_between_applications(server: ServerProcess) -> None:
     Install(server.url, app_name="Kiosk").enroll({"plays": 1})
     async with open_console(server, size=(80, 24)) as console:
         await console.wait_for_text("SHM  Ledger", "SENT")  # and not yet the list of all, which has both too
+        former = console.app.session.store
         await console.pilot.press("right_square_bracket")
         await console.wait_for_text("SHM  Kiosk", "PLAYS")
+        assert not former.rows, "their memory is free at once"
         await console.pilot.press("right_square_bracket")
         await console.wait_for_text("SHM  All", "THIS WEEK")
         await console.wait_until(lambda: len(console.rows()) == 3)

@@ -1,12 +1,15 @@
 """The columns that fit into a line: in order, without overlap."""
 
+from decimal import Decimal
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_tui.model.column_layout import GAP, PADDING, place_columns
+from shm_tui.model.column_layout import GAP, MAX_SHORT_WIDTH, PADDING, SHORT_FRACTION, SHORT_NUMBER, place_columns
 from shm_tui.model.columns import INSTANCE, SEEN, STATE, VERSION, Pinning, metric_column
+from shm_tui.text.cells import cell_width
+from shm_tui.text.formatting import compact
 
 METRICS = [metric_column(f"metric_{number}", f"metric {number}", True) for number in range(30)]
 COLUMNS = [STATE, INSTANCE, VERSION, *METRICS, SEEN]
@@ -39,3 +42,11 @@ def test_eighty_cells_show_the_fixed_columns_and_some_metrics() -> None:
     widths_by_id = {column.id: max(column.min_width, len(column.label)) for column in COLUMNS}
     visible = [column_place.column for column_place in place_columns(COLUMNS, widths_by_id, 79, 0)]
     assert visible == [STATE, INSTANCE, VERSION, *METRICS[:4], SEEN]
+
+
+@given(
+    st.integers(-SHORT_NUMBER, SHORT_NUMBER)
+    | st.decimals(SHORT_FRACTION, SHORT_NUMBER, allow_nan=False, allow_infinity=False)
+)
+def test_a_short_number_fits_a_column_that_was_not_measured_for_it(number: int | Decimal) -> None:
+    assert cell_width(compact(number)) <= MAX_SHORT_WIDTH

@@ -249,6 +249,21 @@ def test_a_burst_on_one_instance_is_one_change() -> None:
     assert store.flush(CLOCK).changed == {"a": {"environment"}}
 
 
+def test_a_change_is_compared_with_the_row_of_a_window_that_came_after_it() -> None:
+    store = filled_store(make_instance("a", 1))
+    store.put(make_instance("b", 2))
+    store.show_window(["b"], [make_instance("b", 1)], 0, 1)
+    assert store.flush(CLOCK).changed == {"b": {"metric:sent"}}
+
+
+def test_a_discarded_store_has_no_rows() -> None:
+    store = filled_store(make_instance("a", 1))
+    store.put(make_instance("b", 2))
+    store.discard()
+    store.flush(CLOCK)
+    assert (store.rows, store.row_count, store.id_at(0)) == ({}, 0, None)
+
+
 def test_rows_of_a_list_are_not_highlighted() -> None:
     store = filled_store(make_instance("a", 1))
     store.put(make_instance("a", 2), highlight=False)

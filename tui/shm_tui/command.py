@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from shm_client import ClientError
+from shm_client.cancelling import end_tasks
 from shm_tui.access import UNENCRYPTED, is_unencrypted
 from shm_tui.config.contexts import first_target
 from shm_tui.config.contexts import make_client as make_client
@@ -17,7 +18,7 @@ from shm_tui.config.file import Config, config_path, load_config
 from shm_tui.config.kept_tokens import KeptTokens, tokens_path
 from shm_tui.config.settings import Settings
 from shm_tui.errors import ConfigError, ConsoleError, ListError, NoDataError
-from shm_tui.gc_tuning import only_imports
+from shm_tui.gc_tuning import keep_screen, only_imports
 from shm_tui.model.place import DEFAULT_APP, Place, PlaceError
 from shm_tui.once import OnceOptions, invalid_options, print_note, run_once
 from shm_tui.restricted import forbid_host_access, remove_textual_variables, restricted_notice
@@ -180,7 +181,11 @@ def _open(server: str, token: str, place: Place, theme: str | None, settings: Se
     async def run_app() -> int:
         async with make_client(server, token) as client:
             app = ConsoleApp(client, place=place, theme=theme, settings=settings, is_restricted=is_restricted)
-            await app.run_async()
+            tuning = asyncio.create_task(keep_screen(app.drawing.data_shown))
+            try:
+                await app.run_async()
+            finally:
+                await end_tasks([tuning])
             return app.return_code or 0
 
     return asyncio.run(run_app())

@@ -6,6 +6,7 @@ line from `first` on. Remaining space widens the visible ones.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from shm_tui.model.column_heads import head_width
 from shm_tui.model.columns import Column, Pinning
@@ -16,6 +17,8 @@ from shm_tui.text.cells import cell_width
 GAP = 2  # cells between two columns
 PADDING = 1  # cells at either end of a line
 OVERFLOW_WIDTH = 5  # cells of the number of columns further to the right
+MAX_SHORT_WIDTH = 6  # cells of a number within these limits, such as -1.28k or 0.0123
+SHORT_FRACTION, SHORT_NUMBER = Decimal("0.01"), 999 * 10**12
 MAX_STRETCH = 6  # cells that a column is widened by where there is space
 
 
@@ -118,7 +121,7 @@ class ColumnLayout:
         needed = {column_id: head_width(column.label.upper()) for column_id, column in growing.items()}
         for row, column_ids in cells:
             for column_id in column_ids or growing:
-                if (column := growing.get(column_id)) is not None:
+                if (column := growing.get(column_id)) is not None and not _is_short(column, row):
                     needed[column_id] = max(needed[column_id], cell_width(column.text(row, clock)))
         has_grown = False
         for column_id, column in growing.items():
@@ -158,3 +161,13 @@ class ColumnLayout:
 
     def _scrolling(self) -> list[Column]:
         return _with_pinning(self.columns, Pinning.NONE)
+
+
+def _is_short(column: Column, row: Row) -> bool:
+    """Whether a cell is a number that no column is too narrow for: most changes are of such numbers."""
+    if column.metric is None or column.min_width < MAX_SHORT_WIDTH:
+        return False
+    value = row.metrics.get(column.metric)
+    if type(value) is int:
+        return -SHORT_NUMBER < value < SHORT_NUMBER
+    return type(value) is Decimal and SHORT_FRACTION < value < SHORT_NUMBER

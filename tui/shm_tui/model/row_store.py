@@ -42,6 +42,9 @@ class FlushResult:
 class _PendingChange:
     row: Row | None  # None: removed
     highlight: bool
+    before: Row | None = None  # the row that the others compare with
+    changed: set[str] = field(default_factory=set)  # IDs of columns to highlight
+    has_other_keys: bool = True  # or values of other types
 
 
 class RowStore:
@@ -88,8 +91,14 @@ class RowStore:
     # Changes from the server.
 
     def put(self, instance: Instance, *, highlight: bool = True) -> None:
-        """Accepts the newest state of an instance. `highlight` is false for rows of a list, which are not news."""
-        self._enqueue(instance.instance_id, _PendingChange(Row(instance), highlight))
+        """Accepts the newest state of an instance. `highlight` is false for rows of a list, which are not news.
+
+        It compares the row here and not in `flush`, which many changes would make long: a key would wait for its end.
+        """
+        row, before = Row(instance), self.rows.get(instance.instance_id)
+        changed = changed_columns(before, row) if highlight else set()
+        has_other_keys = before is None or not _has_same_types(before.metrics, row.metrics)
+        self._enqueue(instance.instance_id, _PendingChange(row, highlight, before, changed, has_other_keys))
 
     def remove(self, instance_id: str) -> None:
         """Accepts the removal of an instance."""
@@ -112,6 +121,13 @@ class RowStore:
         """Removes every instance, before all are listed again."""
         for instance_id in [*self.rows, *self._pending]:
             self.remove(instance_id)
+
+    def discard(self) -> None:
+        """Frees the rows: the store is not shown again. Its session may be in cycles that are never searched."""
+        self.rows.clear()
+        self._pending.clear()
+        self._sort_keys.clear()
+        self.visible_ids, self._visible, self._next_window = [], set(), None
 
     # A window on a larger fleet.
 
@@ -186,7 +202,8 @@ class RowStore:
         order_changed = self.filter.is_time_dependent
         for key, change in pending.items():
             old, new = self.rows.get(key), change.row
-            self._count_keys(old, new)
+            if change.has_other_keys or old is not change.before:
+                self._count_keys(old, new)
             if new is None:
                 self.rows.pop(key, None)
                 self._sort_keys.pop(key, None)
@@ -194,7 +211,8 @@ class RowStore:
                 self._drop_from_window(key)
                 continue
             self.rows[key] = new
-            result.changed[key] = changed_columns(old, new) if change.highlight else set()
+            is_compared = old is change.before or not change.highlight
+            result.changed[key] = change.changed if is_compared else changed_columns(old, new)
             if not self.is_windowed:
                 order_changed = self._affects_order(key, new, clock) or order_changed
         order_changed = self._evict_oldest() or order_changed
@@ -315,6 +333,11 @@ class RowStore:
         without_row = [key for key in self._pending if key not in self.rows]
         for key in without_row[: -self.limit]:
             del self._pending[key]
+
+
+def _has_same_types(before: dict[str, Value], after: dict[str, Value]) -> bool:
+    """Whether the keys are the same, in the same order, and their values of the same types."""
+    return [*before] == [*after] and [*map(type, before.values())] == [*map(type, after.values())]
 
 
 def _add_to_count(counter: Counter[str], key: str, delta: int) -> None:

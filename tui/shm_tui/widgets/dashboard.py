@@ -50,6 +50,7 @@ class Dashboard(Vertical):
         self.place = Place()  # for the parts that say what is shown
         self.tile_data = TileData()
         self.has_data = False
+        self._message: str | None = None  # in place of rows
         self._was_silent = False  # at the last drawing, while the connection was open
         self.column_choices: dict[str, ColumnChoice] = {}  # by application, `*` for the list of all
         self.all_columns: list[Column] = []  # before the user's choice among them
@@ -273,6 +274,9 @@ class Dashboard(Vertical):
 
     def _show_message(self, message: str) -> None:
         """Shows a message in place of rows; "" shows the rows."""
+        if message == self._message:
+            return
+        self._message = message
         empty = self.query_one("#empty", Static)
         empty.display = bool(message)
         empty.update(message)

@@ -24,7 +24,8 @@ from shm_tui.widgets.delayed_call import call_after
 from shm_tui.widgets.line_builder import LineBuilder
 from shm_tui.widgets.messages import CursorMoved, LayoutChanged, RowOpened, SortRequested
 
-HIGHLIGHT_S = 0.5  # how long a changed cell is highlighted
+HIGHLIGHT_S = 0.6  # how long a changed cell is highlighted at most
+HIGHLIGHT_SLACK_S = 0.15  # by which a highlight ends earlier with other changes: one frame costs less than two
 MARK = "*"  # before the state, whose column begins at the second cell
 WHEEL_LINES = 3  # of one step of the mouse's wheel
 MEASURED_ROWS = 200  # rows that determine the first width of a column
@@ -67,12 +68,13 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     # Updates by the owner.
 
     def show(self, store: RowStore, columns: list[Column], clock: Clock) -> None:
-        """Replaces the store or the columns. Another store resets cursor and scroll position."""
+        """Replaces the store or the columns. Another store resets cursor and scroll position; the former one ends."""
         if store is not self.store:
             self._highlights.clear()
             self._column_layout.reset()
             self.cursor_id = None
             self._is_cursor_touched, self._cursor_index = False, 0
+            self.store.discard()
             self.store = store
             self.scroll_to(y=0, animate=False)
         self.clock = clock
@@ -110,7 +112,8 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     def apply_flush(self, flush: FlushResult, clock: Clock) -> None:
         """Highlights the changed cells and redraws their rows."""
         self.clock = clock
-        end = monotonic() + HIGHLIGHT_S
+        now = monotonic()
+        ended, end = self._drop_highlights(now + HIGHLIGHT_SLACK_S) if flush.changed else set(), now + HIGHLIGHT_S
         self._highlights.update((key, (column_ids, end)) for key, column_ids in flush.changed.items())
         if flush.changed:
             call_after(self, HIGHLIGHT_S, self._end_highlights)
@@ -122,7 +125,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         if flush.order_changed:
             self.update_order()
         else:
-            self._refresh_rows(flush.changed.keys())
+            self._refresh_rows(flush.changed.keys() | ended)
 
     def update_ages(self, clock: Clock) -> None:
         """Redraws the visible rows whose age is written differently now."""
@@ -141,11 +144,14 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
             self.refresh()
 
     def _end_highlights(self) -> None:
-        now = monotonic()
-        ended = {key for key, (_, end) in self._highlights.items() if end <= now}
+        self._refresh_rows(self._drop_highlights(monotonic()))
+
+    def _drop_highlights(self, end: float) -> set[str]:
+        """Forgets the highlights that end at a time or before. Returns the instances that had them."""
+        ended = {key for key, (_, each) in self._highlights.items() if each <= end}
         for key in ended:
             del self._highlights[key]
-        self._refresh_rows(ended)
+        return ended
 
     # Input of the user.
 
