@@ -15,11 +15,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from .cancelling import end_tasks
 from .errors import IncompatibleServerError, InvalidResponseError, ServerUnavailableError
 from .figures import AuditEntry, Breakdown, Histogram, Lifecycle, MetricSeries, Period, StoredSnapshot, Token, Versions
-from .handshake import HandshakeTrace
 from .http_errors import describe_cause, parse_date, to_client_error
+from .http_request import HttpRequest
 from .httpx_without_cli import httpx
 from .model import (
     Application,
@@ -70,7 +69,7 @@ class Api:
     ) -> None:
         self._former: list[httpx.AsyncClient] = []  # of connections before; requests may still wait for their answers
         self._open_requests: Counter[httpx.AsyncClient] = Counter()
-        self._request_tasks: set[asyncio.Task[httpx.Response]] = set()  # ended by `aclose`
+        self._requests: set[HttpRequest] = set()  # ended by `aclose`
         self.sanitize = sanitize
         self._texts = RequestTexts(restore)
         self._connect(server, token)
@@ -107,18 +106,23 @@ class Api:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the HTTP connections. Requests that are open raise ServerUnavailableError."""
-        # httpx forgets a connection that is still being made, and never closes it.
-        await end_tasks(self._request_tasks)
-        for http in (self._http, *self._former):  # the first one before anything else can send a request with it
-            await http.aclose()
+        """Closes the HTTP connections, also if it is cancelled. Open requests raise ServerUnavailableError."""
+        await asyncio.shield(self._close())
+
+    async def _close(self) -> None:
+        while self._requests:
+            for request in self._requests:
+                request.cancel()
+            await asyncio.wait([request.task for request in self._requests])
+        await _close_all((self._http, *self._former))  # the first one before anything else can send a request with it
 
     async def _close_former(self) -> None:
         idle = [http for http in self._former if not self._open_requests[http]]
         self._former = [http for http in self._former if http not in idle]
         for http in idle:
             del self._open_requests[http]
-            await http.aclose()
+        if idle:
+            await asyncio.shield(_close_all(idle))
 
     def server_time(self) -> datetime:
         """The current time by the server's clock, for comparison with the times in its responses."""
@@ -333,18 +337,17 @@ class Api:
     async def _request(
         self, http: httpx.AsyncClient, method: str, path: str, body: Mapping[str, object] | None
     ) -> httpx.Response:
-        """The response. The request is a task of its own, which `aclose` can end without its caller."""
-        trace = {"trace": HandshakeTrace()} if http.base_url.scheme == "https" else {}
-        task = asyncio.create_task(http.request(method, path, json=body, extensions=trace))
-        self._request_tasks.add(task)
-        task.add_done_callback(self._request_tasks.discard)
+        request = HttpRequest(http, method, path, body)
+        self._requests.add(request)
+        request.task.add_done_callback(lambda _: self._requests.discard(request))
         try:
-            return await task
-        except asyncio.CancelledError as error:
-            caller = asyncio.current_task()
-            if caller is not None and caller.cancelling():
-                raise
-            raise ServerUnavailableError(f"no answer from {http.base_url}: the client was closed") from error
+            response = await asyncio.shield(request.task)
+        except asyncio.CancelledError:
+            request.cancel()
+            raise
+        if response is None:
+            raise ServerUnavailableError(f"no answer from {http.base_url}: the client was closed")
+        return response
 
     def _decode(self, response: httpx.Response, expected_type: type[T] | Any) -> T:
         decoded: T = decode(response.content, expected_type, self.sanitize)
@@ -355,6 +358,12 @@ class Api:
         if date is not None:
             offset_s = (date - datetime.now(UTC)).total_seconds()
             self._clock_offset_s = offset_s if abs(offset_s) > MIN_CLOCK_OFFSET_S else 0.0
+
+
+async def _close_all(clients: Iterable[httpx.AsyncClient]) -> None:
+    """Closes connections. To be shielded: httpx forgets all of a client's before it closes the first."""
+    for http in clients:
+        await http.aclose()
 
 
 def _number_of(response: httpx.Response, header: str) -> int | None:

@@ -4,20 +4,16 @@ import asyncio
 import gc
 import subprocess
 import sys
-import warnings
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
-from pathlib import Path
+from contextlib import aclosing
 
 import pytest
 
-from shm_client import ClientError, Connected, InstanceRemoved, InstanceUpdated, Subscription
+from shm_client import Connected, InstanceRemoved, InstanceUpdated, Subscription
 from shm_client.subscription import MAX_QUEUED_EVENTS
 from tests.support.bulk_fleet import insert_fleet
 from tests.support.clients import make_client, report_installs
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.feed_mirror import TIMEOUT_S, mirror_feed
-from tests.support.parameters import long_rows_after
 from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
@@ -128,53 +124,6 @@ async def test_a_cancelled_wait_loses_no_event(server: ServerProcess) -> None:
                 while not isinstance(event := await anext(events), InstanceUpdated):
                     pass
             assert event.instance.metrics == {"n": 1000 + number}
-
-
-@pytest.mark.parametrize(
-    ("left_by", "scheme"),
-    long_rows_after(2, [("aclose", "http"), ("cancel", "https"), ("aclose", "https"), ("cancel", "http")]),
-)
-async def test_a_client_left_at_any_moment_of_a_request_leaves_nothing(
-    server: ServerProcess, left_by: str, scheme: str
-) -> None:
-    """The moments are iterations of the loop. With https some of them are within the handshake."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for moment in (*range(20), 30, 50, 100, 200):
-            sockets, tasks = count_sockets(), asyncio.all_tasks()
-            client = make_client(server, server.url.replace("http", scheme))
-            requests = [asyncio.create_task(outcome(request)) for request in (client.stats, client.applications)]
-            async with aclosing(client):
-                for _ in range(moment):
-                    await asyncio.sleep(0)
-                if left_by == "cancel":
-                    for request in requests:
-                        request.cancel()
-                    await asyncio.wait(requests)
-            await asyncio.wait(requests)
-            for _ in range(2):  # a closed transport closes its socket in the next iteration
-                await asyncio.sleep(0)
-            assert (count_sockets(), asyncio.all_tasks()) == (sockets, tasks), f"after {moment} iterations"
-        gc.collect()
-    assert not [str(warning.message) for warning in caught]
-
-
-async def outcome(request: Callable[[], Awaitable[object]]) -> str:
-    """What a request ended with. Another exception fails the test at the end of the loop."""
-    try:
-        await request()
-    except ClientError as error:
-        return str(error)
-    return ""
-
-
-def count_sockets() -> int:
-    """The open sockets of this process."""
-    count = 0
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):
-            count += str(descriptor.readlink()).startswith("socket:")
-    return count
 
 
 async def has_event_soon(events: Subscription) -> bool:
