@@ -4,6 +4,7 @@ A condition is a field, an operator and a value; a `-` in front selects the inst
 filter has the same fields and operators, and the same meaning of each.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -88,7 +89,7 @@ def _metric(text: str, key: str, operator: str, value: str, hiding_apps: list[st
     _require(text, bool(value) or operator != ":", "a text after the colon")
     parameters = {
         "key": key,
-        "path": key.split("."),
+        "path": "strict $" + "".join(f".{json.dumps(part)}" for part in key.split(".")),
         "operator": operator,
         "value": value,
         "number": number,

@@ -77,8 +77,9 @@ END
 END
 
 -- part: condition_metric
--- A metric of the current snapshot, aggregated or not; `path` is the key of a nested one. It has no value in
--- `hiding_apps`. `number` and `boolean` are the value as such, if it is one. OFFSET 0 looks the metric up once.
+-- A metric of the current snapshot, aggregated or not; `path` is the key of a nested one, in the strict mode, which
+-- finds no element of an array. It has no value in `hiding_apps`. `number` and `boolean` are the value as such, if it
+-- is one. OFFSET 0 looks the metric up once.
 app_slug <> ALL(%(hiding_apps)s::text[]) AND (
     SELECT CASE %(operator)s::text
         WHEN ':' THEN position(lower(%(value)s::text COLLATE "C") IN lower(m.text COLLATE "C")) > 0
@@ -108,7 +109,8 @@ app_slug <> ALL(%(hiding_apps)s::text[]) AND (
                 END AS text
             FROM (
                 SELECT coalesce(
-                    coalesce(leaves, metrics) -> %(key)s::text, metrics -> %(key)s::text, metrics #> %(path)s::text[]
+                    coalesce(leaves, metrics) -> %(key)s::text, metrics -> %(key)s::text,
+                    jsonb_path_query_first(metrics, %(path)s::jsonpath, silent => TRUE)
                 ) AS value
                 OFFSET 0
             ) found

@@ -171,6 +171,7 @@ terms = st.one_of(
     terms_of(["metrics.v", "metrics.mail.sent", "metrics.nobody"], RANGES, ["0", "1", "1.5", "-7", "1e3", f"{2**69}"]),
     terms_of(['metrics."a "b" <c>"'.replace('"b"', "x"), "metrics.mail.sent"], ["=", "!="], ["0", "1"]),
     terms_of(["metrics.v"], ["=", "!="], ["5", "-1", "pro", "PRO", "yes", "true", "no", "", "x" * 70]),
+    terms_of(["metrics.v.0", "metrics.v.a"], ["=", "!=", ">="], ["1", "2"]),
     terms_of(["metrics.v"], [":"], ["p", "+", "YE", "5", "x" * 66]),
     terms_of(["env"], ["=", "!=", ":"], ["production", "ci", "stra", "STRAßE", "straSSe", "%"]),
     terms_of(
@@ -225,6 +226,13 @@ def test_every_column_has_a_condition_and_an_order(fleet: Fleet, name: str) -> N
     address = f"{fleet.server.url}/api/v1/admin/instances"
     response = plain_http.get(address, params=params, headers=fleet.server.headers).raise_for_status()
     assert [item[name] for item in response.json()] == sorted(wanted)
+
+
+def test_an_element_of_an_array_is_no_metric(fleet: Fleet) -> None:
+    count = "instances/count?where=metrics.v."
+    assert fleet.server.get(f"{count}a%3D1").json() == {"instances": 1}
+    for condition in ("0%3D1", "0%3E0", "1!%3D7"):
+        assert fleet.server.get(count + condition).json() == {"instances": 0}
 
 
 def test_a_hidden_metric_matches_nothing(fleet: Fleet) -> None:
