@@ -49,6 +49,8 @@ def test_a_login_opens_the_console_with_the_role_of_the_key(ssh: SshProcess, tmp
             terminal.wait_for_texts("● live")
             terminal.type_keys(":sessions/instances\r")
             terminal.wait_for_texts("Sessions", "222")
+        wait_for_role(admin)
+        for terminal in (viewer, admin):
             terminal.type_keys("R")
         admin.wait_for_texts("Revoke this instance?")
         admin.type_keys("y")
@@ -274,6 +276,17 @@ def is_live_while_keys_are_typed(terminal: Terminal) -> bool:
     """Whether the console has started. Types a key, so that a slow one is not idle while it starts."""
     terminal.type_keys(UNUSED_KEY)
     return "● live" in terminal.screen
+
+
+def wait_for_role(admin: Terminal) -> None:
+    """Waits until the console knows that its token is an admin's: only then can a row be marked."""
+
+    def is_marked() -> bool:
+        admin.type_keys("u ")
+        return "1 marked" in admin.screen
+
+    admin.wait_until(is_marked)
+    admin.type_keys("u")
 
 
 def is_restored(terminal: Terminal) -> bool:
