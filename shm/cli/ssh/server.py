@@ -28,6 +28,13 @@ CHECK_INTERVAL_S = 1.0  # of the time limits and of removed keys
 KEEPALIVE_S, MAX_LOST_KEEPALIVES = 15, 3  # as the feed: a client that is gone is noticed within a minute
 CLIENT_CLOSE_TIMEOUT_S = 2.0  # for a client at the end of the server
 WINDOW_BYTES = 65_536  # input that a client may send before it is read: keys and what is pasted
+# Output and answers that wait for a client. OpenSSH's client permits 2 MiB that it has not read. asyncssh has no limit
+# for a client that permits more and does not read, or that does not complete a key exchange.
+MAX_UNSENT_BYTES = 4 * 2**20
+DEFERRED_PACKET_BYTES = 128  # of memory, besides the content
+MAX_VARIABLES_BYTES = 65_536  # of a session; asyncssh keeps all that a client sends. A whole environment has a few kB
+# Each costs a stranger's connection some milliseconds of the server's only thread, these ones up to 20 times more.
+REFUSED_KEY_EXCHANGES = "-diffie-hellman-*,rsa2048-*"
 VERSION = "SHM"  # what strangers learn of the software
 
 IDLE = "the session ended because no key was pressed for {:,.0f} seconds"
@@ -36,6 +43,7 @@ KEYS_UNREADABLE = "the session ended because the server cannot read its authoriz
 STOPPED = "the session ended because the server was stopped"
 
 KEYS_FAULT = "no login is possible, and open consoles end"
+FLOODED = "an SSH connection was closed"
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +97,7 @@ class SshServer:
             sftp_factory=None,
             line_editor=False,
             rdns_lookup=False,
+            kex_algs=REFUSED_KEY_EXCHANGES,
             compression_algs=["none"],
             login_timeout=self.settings.login_timeout.total_seconds(),
             keepalive_interval=KEEPALIVE_S,
@@ -139,9 +148,12 @@ class SshServer:
         return connection in self._sessions.values()
 
     async def _check_limits(self) -> None:
-        """Ends idle consoles, those of removed keys, and connections without a console."""
+        """Ends idle consoles, those of removed keys, and connections without a console or with too much memory."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
+            for connection in [*self.logins, *self.connections]:
+                with _logged_fault():
+                    self._limit_memory(connection)
             for session in list(self._sessions):
                 with _logged_fault():
                     if (reason := self._reason_to_end(session)) is not None:
@@ -149,6 +161,18 @@ class SshServer:
             for connection in list(self.connections):
                 with _logged_fault():
                     connection.close_if_unused()
+
+    def _limit_memory(self, connection: "Connection") -> None:
+        """Closes a connection whose client makes the server keep too much for it."""
+        variables = sum(session.variables_bytes for session, of in self._sessions.items() if of is connection)
+        if connection.unsent_bytes > MAX_UNSENT_BYTES:
+            rate_limited.warning(
+                FLOODED, f"its client does not read, and {connection.unsent_bytes:,} bytes wait for it"
+            )
+            connection.abort()
+        elif variables > MAX_VARIABLES_BYTES:
+            rate_limited.warning(FLOODED, f"its client has sent {variables:,} bytes of variables")
+            connection.abort()
 
     def _reason_to_end(self, session: ConsoleSession) -> str | None:
         """Why a session may not go on: a sentence for its user."""
@@ -242,6 +266,13 @@ class Connection(asyncssh.SSHServer):
         if self._key is None:
             return False
         return self._server.open_session(self, self._key)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """The memory of what waits for the client: in the transport, and until the end of a key exchange."""
+        transport, deferred = self._connection._transport, self._connection._deferred_packets
+        deferred_bytes = sum(DEFERRED_PACKET_BYTES + sum(map(len, parts)) for _, parts in deferred)
+        return deferred_bytes + (transport.get_write_buffer_size() if transport is not None else 0)
 
     def close_if_unused(self) -> None:
         """Closes a connection that had no console for the time of a login: it may not wait for ever."""

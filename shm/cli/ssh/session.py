@@ -53,6 +53,12 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
         self._channel = chan
         self._is_connected = True
 
+    @property
+    def variables_bytes(self) -> int:
+        """The size of all variables that the client has sent."""
+        sent = self._channel.get_environment_bytes() if self._is_connected else {}
+        return sum(len(name) + len(value) for name, value in sent.items())
+
     def pty_requested(
         self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Mapping[int, int]
     ) -> bool:
