@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
+from shm.cli.terminal import standard_output
 from shm.core import logs
 from shm.core.errors import ConfigurationError, DatabaseUnavailable, Refusal, StatementFailed, UnstorableData
 from shm.core.settings import Settings
-from shm.core.signals import exit_on_signals, interruptible, run_cancellable
+from shm.core.signals import exit_on_signals, run_cancellable
 from shm.db.database import Database
 from shm.db.embedded.postgres import RestartIfDead, provide_dsn
 from shm.db.migrations import check_schema, migrate
@@ -52,7 +53,7 @@ def run_with_resource(
         create = prepare is not check_schema
         with open_dsn(settings, create=create) as (dsn, _), resource as opened:
             status = run_cancellable(_with_database(settings, dsn, opened, prepare, action))
-            with interruptible():  # it blocks while the reader of a pipe does not read
+            with standard_output():
                 sys.stdout.flush()
             return status
 

@@ -32,6 +32,7 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `shm` script."""
     os.umask(os.umask(0o077) & 0o077)  # what this user creates, it may use
+    _reopen_closed_streams()
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except ConfigurationError as error:
@@ -39,6 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _reopen_closed_streams() -> None:
+    """Opens the standard streams that the caller has closed, for which Python has None.
+
+    A write to standard output then fails as one to a full disk does. Messages for people are discarded.
+    """
+    for name, mode, flags in (("stdin", "r", os.O_RDONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, encoding="utf-8"))
 
 
 def command_entry_points() -> dict[str, EntryPoint]:

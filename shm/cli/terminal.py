@@ -1,14 +1,33 @@
 """Output of commands: results on standard output, messages for people on standard error."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+from shm.core.errors import ConfigurationError
 from shm.core.signals import interruptible
 
 
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """Standard output is written within it. A signal interrupts it: a pipe may block.
+
+    Raises BrokenPipeError, and ConfigurationError for any other failure.
+    """
+    try:
+        with interruptible():
+            yield
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit and would fail
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ConfigurationError(f"Standard output cannot be written: {error.strerror}.") from None
+
+
 def print_result(line: str) -> None:
-    """Prints a line of the result to standard output. A signal interrupts it: a pipe may block."""
-    with interruptible():
+    """Prints a line of the result to standard output, with the errors of `standard_output`."""
+    with standard_output():
         print(line)  # noqa: T201
 
 

@@ -39,7 +39,10 @@ def test_rows_have_the_filter_the_order_and_the_columns(fleet: ServerProcess) ->
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", rows[0]["last_seen_at"])
     assert (completed.returncode, completed.stderr) == (0, "shm console: No row has a value of: metrics.typo.\n")
     text = once(fleet, "--app", "ledger", *chosen, "--sort=-sennt")
-    assert text.stderr == "shm console: No instance has the metric sennt, by which --sort orders.\n"
+    assert text.stderr.splitlines() == [
+        "shm console: No instance has the metric sennt, by which --sort orders.",
+        "shm console: No row has a value of: metrics.typo.",
+    ]
     text = once(fleet, "--app", "ledger", *chosen)
     assert [line.split()[0] for line in text.stdout.splitlines()] == ["version", "1.2", "1.1", "1.0"]
 
@@ -68,6 +71,7 @@ def test_a_view_has_rows_too(fleet: ServerProcess) -> None:
         (("--view", "fleet", "--filter", "nobody"), 3, "No application matches"),
         (("--filter", "sent>", "--format", "csv"), 2, "is invalid"),
         (("--app", "nobody", "--format", "csv"), 1, "application"),
+        (("--columns", "version,snet"), 0, "No row has a value of: metrics.snet."),
         (
             (
                 "--filter",
@@ -85,6 +89,24 @@ def test_a_script_can_tell_the_outcomes_apart(
     completed = once(shared_server, *arguments)
     assert (completed.returncode, sentence in completed.stderr) == (status, True)
     assert "Traceback" not in completed.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--format", "csv"), ("--columns", "version")])
+def test_a_closed_output_is_an_error_in_a_sentence(fleet: ServerProcess, arguments: tuple[str, ...]) -> None:
+    command = [*SHM, "console", "--server", fleet.url, "--once", *arguments]
+    for stream, status in ((1, 1), (2, 0)):
+        completed = subprocess.run(
+            ["sh", "-c", f'exec "$@" {stream}>&-', "sh", *command],
+            env=os.environ | {"SHM_TOKEN": fleet.admin_token},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (completed.returncode, "Traceback" in completed.stderr) == (status, False), completed.stderr
+        assert bool(completed.stdout) == (stream == 2)
+        assert ("standard output cannot be written" in completed.stderr) == (stream == 1)
 
 
 def test_watch_ends_quietly_at_an_interrupt_or_a_closed_pipe(fleet: ServerProcess) -> None:

@@ -1,5 +1,6 @@
 """`shm token` on a database: while servers run, and before the first start."""
 
+import os
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -91,6 +92,22 @@ def test_a_command_that_fails_prints_one_sentence(database: str, arguments: tupl
     assert done.stdout == ""
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("output", ["1>&-", "1>/dev/full"])
+def test_an_output_that_cannot_be_written_is_a_sentence(database: str, output: str) -> None:
+    completed = subprocess.run(
+        ["sh", "-c", f'exec "$@" {output}', "sh", *SHM, "token", "list"],
+        env=os.environ | {"SHM_DB_DSN": database},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert completed.returncode == 1
+    assert completed.stderr.splitlines()[-1].startswith("shm: Standard output cannot be written: ")
+    assert "Traceback" not in completed.stderr
 
 
 def test_a_token_name_cannot_control_the_terminal(database: str) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
@@ -18,6 +19,9 @@ from shm_tui.model.columns import APPLICATION, FIXED_COLUMNS, Column, metric_col
 from shm_tui.model.export import (
     ALL_METRICS,
     ExportSource,
+    Rows,
+    export_names,
+    export_row,
     list_source,
     parse_columns,
     select_columns,
@@ -154,6 +158,8 @@ async def _print_columns(client: Client, options: OnceOptions) -> int:
         return await _note_nothing(client, place)
     if page.next is not None:
         print_note(f"These are the first {len(rows):,} instances; --format csv or jsonl prints all.")
+    names = export_names(columns)
+    _note_empty(names, {*names} - _filled(names, [export_row(columns, Row(each), clock) for each in page.instances]))
     right = {index for index, column in enumerate(columns) if column.align_right}
     _print(text_table("", [column.label or column.id for column in columns], rows, right, _width(), print_note) + "\n")
     return 0
@@ -168,12 +174,23 @@ async def _print_records(client: Client, options: OnceOptions, format_: TableFor
             _print(render_head(format_, source.names), is_json=format_ == "jsonl")
         is_first = is_first and not rows
         _print(render_rows(format_, source.names, rows), is_json=format_ == "jsonl")
-        empty -= {name for row in rows for name, value in zip(source.names, row, strict=True) if value is not None}
+        empty -= _filled(source.names, rows)
     if is_first:
         return await _note_nothing(client, place)
-    if options.columns and (unknown := [name for name in source.names if name in empty]):
-        print_note(f"No row has a value of: {', '.join(unknown)}.")
+    if options.columns:
+        _note_empty(source.names, empty)
     return 0
+
+
+def _filled(names: Sequence[str], rows: Rows) -> set[str]:
+    """The columns in which a row has a value."""
+    return {name for row in rows for name, value in zip(names, row, strict=True) if value is not None}
+
+
+def _note_empty(names: Sequence[str], empty: Collection[str]) -> None:
+    """Notes the chosen columns in which no row has a value: their names may be misspelled."""
+    if unknown := [name for name in names if name in empty]:
+        print_note(f"No row has a value of: {', '.join(unknown)}.")
 
 
 async def _source(client: Client, options: OnceOptions, format_: TableFormat) -> tuple[ExportSource, Place]:
