@@ -46,6 +46,43 @@ class SortKey:
     text: str
     instance_id: str
 
+    @property
+    def is_number(self) -> bool:
+        """Whether the value is a number or a time."""
+        return abs(self.type_rank) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRange:
+    """The numbers, each with an instance's ID, that a scan needs: from `low` to `high`, both included.
+
+    `has_others`: it needs all other values too. Only metrics are left out by it, not columns.
+    """
+
+    low: SortKey | None = None
+    high: SortKey | None = None
+    has_others: bool = True
+
+    @classmethod
+    def between(cls, begin: SortKey | None, end: SortKey | None, *, ascending: bool, has_others: bool) -> "NumberRange":
+        """From `begin` to `end` in an order. A key that is no number is no bound."""
+        begin, end = (key if key is not None and key.is_number else None for key in (begin, end))
+        return cls(begin, end, has_others) if ascending else cls(end, begin, has_others)
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The range as parameters of the statements."""
+        return {
+            "low_number": None if self.low is None else str(self.low.number),
+            "low_id": None if self.low is None else self.low.instance_id,
+            "high_number": None if self.high is None else str(self.high.number),
+            "high_id": None if self.high is None else self.high.instance_id,
+            "has_others": self.has_others,
+        }
+
+
+ALL_VALUES = NumberRange()
+
 
 class _PageToken(msgspec.Struct, array_like=True, frozen=True):
     by: str

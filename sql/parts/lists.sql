@@ -42,17 +42,37 @@
         END
 
 -- part: sort_keys
--- `sort_rows`: the selected instances with their sort keys; no column of a key is null. In both directions (`direction` is 1
--- or -1) numbers come before booleans, booleans before texts, and missing values last. Texts are compared by code points,
--- so the order is the same on every server. Versions are compared by their rank, then by their spelling; the character
--- between the two occurs in no rank. `metric` is a metric's key if `column` names no column, and has no value in
--- `hiding_apps`. The query `fence`, which nothing reads, keeps the planner from merging `column_values` into `sort_rows`:
--- so a leaf is evaluated once for each row. OFFSET 0 would do the same, but one process would then sort all rows; so each
--- process keeps the first ones of its own. One parallel worker halves the time if a core is idle, which PostgreSQL's cost model
--- does not expect. More workers would take cores from the intake.
+-- `sort_rows`: the selected instances with their sort keys. One parallel worker halves the time if a core is idle, which
+-- PostgreSQL's cost model does not expect. More workers would take cores from the intake.
 SET LOCAL max_parallel_workers_per_gather = 1;
 SET LOCAL parallel_tuple_cost = 0;
 WITH column_values AS (
+-- use: column_values
+    FROM instances
+    WHERE
+-- use: instance_filter
+            AND %(conditions)s::boolean
+),
+-- use: sort_rows
+
+-- part: sampled_sort_keys
+-- The same of the instances in a hundredth of the table's pages, at most in about a thousand.
+WITH column_values AS (
+-- use: column_values
+    FROM instances TABLESAMPLE SYSTEM (
+        (SELECT least(1, 100 * 1000 / greatest(relpages, 1)::real) FROM pg_class WHERE oid = 'instances'::regclass)
+    )
+    WHERE
+-- use: instance_filter
+            AND %(conditions)s::boolean
+),
+-- use: sort_rows
+
+-- part: column_values
+-- What an instance is sorted by: a column, or `leaf` if `metric` is a metric's key, which has no value in `hiding_apps`. The
+-- query `fence`, which nothing reads, keeps the planner from merging these columns into `sort_rows`: so a leaf is
+-- evaluated once for each row. OFFSET 0 would do the same, but one process would then sort all rows; so each process
+-- keeps the first ones of its own.
     WITH fence AS (SELECT 1)
     SELECT
         instance_id,
@@ -73,30 +93,68 @@ WITH column_values AS (
             WHEN %(metric)s::text IS NOT NULL AND app_slug <> ALL(%(hiding_apps)s::text[])
             THEN coalesce(leaves, metrics) -> %(metric)s::text
         END AS leaf
-    FROM instances
+
+-- part: sort_rows
+-- No column of a key is null. In both directions (`direction` is 1 or -1) numbers come before booleans, booleans before
+-- texts, and missing values last. Texts are compared by code points, so the order is the same on every server. Versions
+-- are compared by their rank, then by their spelling; the character between the two occurs in no rank. Metrics that
+-- are no number from `low_…` to `high_…` may be left out before their keys are computed; with `has_others` only numbers
+-- are. jsonb compares numbers as `numeric` does.
+ranked_values AS (
+    WITH fence AS (SELECT 1)
+    SELECT
+        *,
+        CASE
+            WHEN %(metric)s::text IS NOT NULL
+            THEN CASE jsonb_typeof(leaf) WHEN 'number' THEN 1 WHEN 'boolean' THEN 2 WHEN 'string' THEN 3 ELSE 4 END
+            WHEN column_time IS NOT NULL THEN 1
+            WHEN column_flag IS NOT NULL THEN 2
+            WHEN column_text IS NOT NULL THEN 3
+            ELSE 4
+        END AS value_rank
+    FROM column_values
     WHERE
--- use: instance_filter
-            AND %(conditions)s::boolean
+        (
+            (%(low_id)s::uuid IS NULL OR (leaf, instance_id) >= (%(low_number)s::jsonb, %(low_id)s::uuid))
+            AND (%(high_id)s::uuid IS NULL OR (leaf, instance_id) <= (%(high_number)s::jsonb, %(high_id)s::uuid))
+        )
+        OR (%(has_others)s::boolean AND coalesce(jsonb_typeof(leaf) <> 'number', TRUE))
 ),
 sort_rows AS (
     SELECT
         instance_id,
-        %(direction)s::int * CASE
-            WHEN column_time IS NOT NULL THEN 1
-            WHEN column_flag IS NOT NULL THEN 2
-            WHEN column_text IS NOT NULL THEN 3
-            ELSE CASE jsonb_typeof(leaf) WHEN 'number' THEN 1 WHEN 'boolean' THEN 2 WHEN 'string' THEN 3 ELSE 4 END
-        END AS type_rank,
+        %(direction)s::int * value_rank AS type_rank,
         CASE
-            WHEN column_time IS NOT NULL THEN extract(epoch FROM column_time)
-            WHEN column_flag IS NOT NULL THEN column_flag::int
-            WHEN jsonb_typeof(leaf) = 'number' THEN leaf::numeric
-            WHEN jsonb_typeof(leaf) = 'boolean' THEN (leaf = 'true'::jsonb)::int
+            WHEN %(metric)s::text IS NULL THEN coalesce(extract(epoch FROM column_time), column_flag::int, 0)
+            WHEN value_rank = 1 THEN leaf::numeric
+            WHEN value_rank = 2 THEN (leaf = 'true'::jsonb)::int
             ELSE 0
         END AS number,
-        CASE WHEN jsonb_typeof(leaf) = 'string' THEN leaf #>> '{}' ELSE coalesce(column_text, '') END COLLATE "C" AS text
-    FROM column_values
+        CASE
+            WHEN %(metric)s::text IS NULL THEN coalesce(column_text, '')
+            WHEN value_rank = 3 THEN leaf #>> '{}'
+            ELSE ''
+        END COLLATE "C" AS text
+    FROM ranked_values
 ),
+
+-- part: ascending
+-- The rows after a row, the least first.
+    SELECT * FROM sort_rows
+    WHERE
+        %(after_id)s::uuid IS NULL
+        OR (type_rank, number, text, instance_id)
+        > (%(after_type_rank)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
+    ORDER BY type_rank, number, text, instance_id
+
+-- part: descending
+-- The same, the greatest first.
+    SELECT * FROM sort_rows
+    WHERE
+        %(after_id)s::uuid IS NULL
+        OR (type_rank, number, text, instance_id)
+        < (%(after_type_rank)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
+    ORDER BY type_rank DESC, number DESC, text DESC, instance_id DESC
 
 -- part: item_page
 -- `page`: the chosen instances as the API shows them, in order, with their sort keys. The statement returns at least

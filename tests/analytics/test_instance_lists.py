@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from shm.analytics.instance_fields import TIME_COLUMNS
 from shm.analytics.sorting import SORT_COLUMNS
 from tests.support import plain_http
-from tests.support.bulk_fleet import insert_fleet
+from tests.support.bulk_fleet import insert_fleet, insert_metrics
 from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.parameters import long_after
@@ -32,6 +33,7 @@ VALUES: list[Any] = [
 VERSIONS = ["é", "1.4.2", "1.9", "1.10", "v1.10", "2.0-rc1", "2.0", "2.0-1"]  # in their order
 SORTS = [*SORT_COLUMNS, "metrics.v", "metrics.mail.sent", "metrics.nobody", None]
 KIBIBYTE = "x" * 1_000
+LARGE_FLEET = 8_000
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,49 @@ def test_pages_backwards_and_around_equal_the_whole_list(fleet: Fleet, max_examp
                 assert [item["instance_id"] for item in neighbours] == expected
 
     check()
+
+
+@pytest.fixture(scope="module")
+def large_fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Enough instances for samples of their pages. Most values of `v` are numbers, few of `w`."""
+    rng = random.Random(11)
+    few_numbers = [value for value in VALUES if type(value) in (int, float)]
+    others = [value for value in VALUES if type(value) not in (int, float) and value != "x" * 65]
+    numbers = [*few_numbers, 1e300, -1e300, 5e-324, 0.0, -0.0, *range(-300, 300)]
+    metrics = [
+        {"v": rng.choice(numbers if rng.random() < 0.9 else others)} | ({"w": rng.choice(others)} if odd else {})
+        for odd in [False, True] * (LARGE_FLEET // 2)
+    ]
+    metrics[: len(few_numbers)] = [{"w": number} for number in few_numbers]
+    with module_server(postgres, tmp_path_factory.mktemp("large_lists")) as (server, database):
+        insert_metrics(database, metrics)
+        listed = pages(server, "instances", {"limit": 1000}, 1000)
+        yield Fleet(server, [item for page in listed for item in page])
+
+
+@pytest.mark.parametrize("metric", ["v", "w"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_pages_of_a_large_fleet_equal_a_brute_force_sort(large_fleet: Fleet, metric: str, order: str) -> None:
+    """A sample of the instances bounds the page that the whole fleet is searched for."""
+    limit, sort = 7, f"metrics.{metric}"
+    ids = [item["instance_id"] for item in brute_force(large_fleet.items, sort, descending=order == "desc")]
+    assert len(ids) == LARGE_FLEET
+    parameters = {"sort": sort, "order": order, "limit": limit}
+
+    def first_ids(relation: str, **place: object) -> list[str]:
+        listed = pages(large_fleet.server, "instances", parameters | place, limit, relation)
+        return [
+            item["instance_id"] for page in islice(listed, 3) for item in (page if relation == "next" else page[::-1])
+        ]
+
+    assert first_ids("next") == ids[: 3 * limit]
+    assert first_ids("next", offset=40)[:limit] == ids[40 : 40 + limit]
+    assert first_ids("prev", before="end") == ids[: -3 * limit - 1 : -1]
+    for position in range(limit, LARGE_FLEET - 4 * limit, LARGE_FLEET // 6):
+        begin = position - limit // 2
+        following = first_ids("next", around=ids[position])
+        assert following == ids[begin : begin + 3 * limit]
+        assert first_ids("prev", around=ids[position])[limit:] == ids[begin - 1 :: -1][: 2 * limit]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """Large fleets, inserted directly into the database because sending them takes too long."""
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
 from tests.support.databases import admin_cursor
 
 INSERT_INSTANCES = """
@@ -23,4 +27,23 @@ def insert_fleet(database: str, count: int, texts: int = 0) -> None:
     """Inserts `count` instances, each with a distinct metric `n` and `texts` texts of 1 KiB."""
     with admin_cursor(database) as cursor:
         cursor.execute(INSERT_INSTANCES, {"count": count, "texts": texts})
+        cursor.execute("ANALYZE instances")
+
+
+INSERT_METRICS = """
+    INSERT INTO instances (
+        instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
+        first_seen_at, last_seen_at, snapshot_at, metrics, cursor
+    )
+    SELECT
+        gen_random_uuid(), sha256(n::text::bytea), 'active', 'ledger', 'Ledger', '1.0', 'production', 'docker',
+        'linux/amd64', now(), now(), now(), metrics, n
+    FROM jsonb_array_elements(%(metrics)s::jsonb) WITH ORDINALITY AS each (metrics, n)
+"""
+
+
+def insert_metrics(database: str, metrics: Sequence[dict[str, Any]]) -> None:
+    """Inserts an instance with each of these metrics objects."""
+    with admin_cursor(database) as cursor:
+        cursor.execute(INSERT_METRICS, {"metrics": json.dumps(metrics)})
         cursor.execute("ANALYZE instances")
