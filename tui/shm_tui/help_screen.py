@@ -14,7 +14,7 @@ from shm_tui.model import filter
 from shm_tui.model.state import State
 
 KEY_WIDTH = 11  # cells of the column of keys, and of the states' names
-COMMAND_WIDTH = 16  # cells of the column of commands
+COMMAND_WIDTH = 16  # cells of the column of commands, and of the terms of a filter
 
 
 class HelpScreen(Dialog[None]):
@@ -71,6 +71,8 @@ def help_text(style: Callable[[str], Style], actions: Sequence[Action]) -> Text:
     for state in State:
         text.append(f"  {state.glyph} ", key).append(f"{state.label:<{KEY_WIDTH}}{state.meaning}\n", plain)
     text.append("\nTHE FILTER\n", heading)
-    syntax = (filter.__doc__ or "").partition("\n\n")[2].rstrip()
-    text.append("\n".join(f"  {line.removeprefix('    ')}" for line in syntax.splitlines()), plain)
-    return text
+    syntax, _, note = (filter.__doc__ or "").partition("\n\n")[2].rstrip().partition("\n\n")
+    for line in syntax.splitlines():
+        term, _, meaning = line.removeprefix("    ").partition("  ")
+        text.append(f"  {term:<{COMMAND_WIDTH}}", key).append(f"{meaning.strip()}\n", plain)
+    return text.append(f"\n  {note}", plain)

@@ -1,13 +1,16 @@
 """The filter of the `/` prompt: a small language, parsed while it is typed.
 
-    word            any text of the row contains it             "two words"   the same, with a space
+    word            any text of the row contains it
+    "two words"     the same, with a space
     -term           rows that do not match the term
-    field:text      id app version os env mode, or a metric     version:1.4   1.4, 1.4.2, 1.4-rc, but not 1.40
+    field:text      id app version os env mode, or a metric
+    version:1.4     1.4, 1.4.2 and 1.4-rc, but not 1.40
+    version>=1.4    this version and later ones
     status:active   counted active uncounted silent pending revoked
-    key>10          also >= < <= = !=, of a metric; numbers may end in k, M, B, T
-    version>=1.4    of versions                                 seen<1h       of times: s m h d
+    seen<1h         s m h d since then; also first
+    key>10          also >= < <= = !=, and k M B T after the number
 
-All terms must match. A quoted name, `"version">3`, is always a metric's key.
+All terms must match. A quoted name is always a metric: "version">3
 """
 
 import operator
