@@ -12,7 +12,7 @@ from textual.widgets import OptionList
 from shm_tui.model.place import VIEW_NAMES, Place, ViewName
 from shm_tui.widgets.tiles import Tiles
 from shm_tui.widgets.view_pane import ViewPane, _changed_region
-from tests.support.console import DrivenConsole, open_console
+from tests.support.console import DrivenConsole, open_console, viewer_token
 from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
@@ -214,10 +214,11 @@ async def test_a_wrong_place_stays_in_the_prompt_with_the_reason(fleet: tuple[Se
     async with open_console(server, "ledger") as console:
         await console.wait_until(lambda: len(console.rows()) == 4 and console.app.overview.applications)
         await console.enter("kisok", "colon")
-        await console.wait_for_text("“kisok” is no view and no application")
+        await console.wait_for_text("“kisok” is no view and no application", "tokens audit")
         assert console.app.commands.is_open
         await console.pilot.press("ctrl+u", *"kio", "tab", "enter")
         await console.wait_for_text("PLAYS")
+        await console.wait_until(lambda: console.app.dashboard.footer.size.height == 1)
         await console.enter("pause", "colon")
         await console.wait_for_text("paused")
         await console.enter("quit", "colon", "escape", "colon")
@@ -254,6 +255,11 @@ async def test_the_fleet_is_searched_by_name(fleet: tuple[ServerProcess, list[In
         await console.wait_for_text("Ledger")
         await console.pilot.press("slash", *"kio", "enter", "enter")
         await console.wait_for_text("PLAYS")
+
+
+async def test_why_a_view_has_no_data_is_not_cut(server: ServerProcess) -> None:
+    async with open_console(server, place="tokens", size=(60, 24), token=viewer_token(server)) as console:
+        await console.wait_for_text("the token's role is too small", "is required.", "Retrying")
 
 
 async def test_a_view_keeps_its_data_while_the_server_is_away(server: ServerProcess) -> None:

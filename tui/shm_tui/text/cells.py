@@ -1,6 +1,6 @@
 """Text in terminal cells: a wide character occupies two cells, so lengths in characters do not align a table."""
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 
 def cell_width(text: str) -> int:
@@ -35,3 +35,17 @@ def cut(text: str, width: int) -> str:
     if width <= 0:
         return ""
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """A text as lines of at most `width` cells, broken at spaces, and inside of words that are longer than a line."""
+    if cell_width(text) <= width:
+        return [text]
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cell_width(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines += chop_cells(word, width)
+    return [line for line in lines if line]

@@ -1,4 +1,4 @@
-"""The bottom line: the keys that work in the current context, or a message."""
+"""The bottom line: the keys that work in the current context, or a message, which may take further lines."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,12 @@ from rich.text import Text
 from textual.widget import Widget
 
 from shm_tui.actions import ACTIONS, Action, Context, footer_hints
+from shm_tui.text.cells import wrap
 from shm_tui.widgets.delayed_call import call_after
 
 NOTICE_S = 4.0  # long enough to read a line
 GAP = 3  # cells between two keys
+MAX_LINES = 4  # of a message: the longest ones name a server and the reason why it does not answer
 
 
 class Footer(Widget):
@@ -33,24 +35,41 @@ class Footer(Widget):
         """Shows a message; "" shows the keys again."""
         if message != self.message:
             self.message = message
-            self.refresh()
+            self._fit()
 
     def show_notice(self, notice: str, seconds: float) -> None:
         """Shows the answer to a key for some seconds, in place of keys and message."""
         self._notice = notice
-        self.refresh()
+        self._fit()
         call_after(self, seconds, lambda: self._end_notice(notice))
 
     def _end_notice(self, notice: str) -> None:
         if self._notice == notice:
             self._notice = ""
-            self.refresh()
+            self._fit()
+
+    def on_resize(self) -> None:
+        """Another width may need another number of lines."""
+        self._fit()
+
+    def _fit(self) -> None:
+        """Takes as many lines as the message needs. Without a change of their number, the screen is not laid out."""
+        height = max(1, len(self._message_lines()))
+        if self.size.width and height != self.size.height:
+            self.styles.height = height
+        self.refresh()
+
+    def _message_lines(self) -> list[str]:
+        """The lines of the notice or the message; none without one."""
+        text = self._notice or self.message
+        lines = wrap(text, max(1, self.size.width - 2)) if text else []
+        return lines if len(lines) <= MAX_LINES else [*lines[: MAX_LINES - 1], f"{lines[MAX_LINES - 1][:-1]}…"]
 
     def render(self) -> Text:
         """The notice, the message, or as many keys as fit: the keys of help and of closing always do."""
-        if message := self._notice or self.message:
+        if lines := self._message_lines():
             style = self.get_component_rich_style("footer--message")
-            return Text(f" {message}", style, no_wrap=True, overflow="ellipsis")
+            return Text("\n".join(f" {line}" for line in lines), style, no_wrap=True)
         key_style = self.get_component_rich_style("footer--key")
         parts = [
             (Text.assemble((key, key_style), f" {hint}"), is_pinned)

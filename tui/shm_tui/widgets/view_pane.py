@@ -19,6 +19,7 @@ from textual.strip import Strip
 from shm_tui.model.place import Place
 from shm_tui.model.view_session import ViewSession
 from shm_tui.model.views.base import Frame, Page
+from shm_tui.text.cells import wrap
 from shm_tui.text.formatting import age
 from shm_tui.text.glyphs import choose_glyphs
 from shm_tui.text.lines import Line, clip, plain, width_of
@@ -72,7 +73,7 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
             self._page = session.view.page(self._frame(session))
             self._message = self._page.empty.splitlines()
             if session.error:
-                self._note = f"{session.error}; data of {age(session.loaded_at, session.now())} ago"
+                self._note = f"data of {age(session.loaded_at, session.now())} ago: {session.error}"
         else:
             self._message = [session.error, "", "Retrying. No data has arrived yet."] if session.error else ["Loading…"]
         self._follow_cursor()
@@ -243,7 +244,9 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
         strips += [self._strip(row.line, is_selected=index == self._index) for index, row in enumerate(rows, self._top)]
         if self._message:
             strips += [self._strip(())]
-            strips += [self._strip(((" " * MESSAGE_INDENT + text, "name"),)) for text in self._message]
+            room = max(1, width - 2 * MESSAGE_INDENT)
+            texts = [part for text in self._message for part in wrap(text, room)]
+            strips += [self._strip(((" " * MESSAGE_INDENT + text, "name"),)) for text in texts]
         blank = Strip.blank(width, self._style("value"))
         strips = [*strips, *[blank] * (height - len(strips))][:height]
         if self._note and strips:
