@@ -25,6 +25,7 @@ from shm_tui.text.sanitizing import sanitize
 TODAY = date(2026, 11, 29)
 LEDGER = Place("ledger", range="7d")
 NAMES = st.text(min_size=1, max_size=20).map(sanitize).filter(lambda name: name and name == sanitize(name))
+IDS = st.uuids().flatmap(lambda id_: st.integers(1, 36).map(lambda length: str(id_)[:length]))
 FILTERS = st.sampled_from(["", "env:prod", 'os:linux/amd64 "two words" -ci', "/x"])
 
 
@@ -33,7 +34,7 @@ def places(draw: st.DrawFn) -> Place:
     """Any place that the console can be at."""
     view = draw(st.sampled_from(VIEW_NAMES))
     count = 1 if view == "instance" else draw(st.integers(0, MAX_ARGUMENTS.get(view, 0)))
-    arguments = tuple(draw(NAMES) for _ in range(count))
+    arguments = tuple(draw(IDS if view == "instance" else NAMES) for _ in range(count))
     slug = draw(st.from_regex(r"[a-z0-9]+(-[a-z0-9]+)*", fullmatch=True))
     return Place(
         slug,
@@ -98,6 +99,7 @@ def test_the_past_stays_until_it_is_left() -> None:
         ("versions/1.4/x", "versions has no argument"),
         ("breakdown/a/b/c", "at most 2 arguments"),
         ("instance", "instance needs an ID"),
+        ("instance/zzzz", "“zzzz” is not the beginning of an ID"),
         ("at=yesterday", "is not a day: at=2026-11-01"),
         ("at=2026-02-30", "is not a day"),
         ("at=2026-11-30", "until today, 2026-11-29"),

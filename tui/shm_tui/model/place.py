@@ -49,6 +49,7 @@ AT = "at="
 NOW = "now"  # the day of `at` that ends it
 MIN_YEAR = 2000  # of a day in the past: the server's limit
 _DAY = re.compile(r"\d{4}-\d\d-\d\d|-(?P<days>\d{1,5})d", re.ASCII)
+_ID_START = re.compile(r"[0-9a-fA-F][0-9a-fA-F-]{0,35}", re.ASCII)  # of an instance, whose ID is a UUID
 _QUOTED = " \t/%"  # characters of a name that have a meaning in a place
 
 
@@ -198,6 +199,8 @@ def _open(place: Place, app: str | None, view: ViewName, arguments: list[str]) -
     if view == "instance" and not arguments:
         raise PlaceError("instance needs an ID: instance/a3b4c5d6")
     decoded = tuple(sanitize(unquote(argument)) for argument in arguments if argument)
+    if view == "instance" and not all(map(_ID_START.fullmatch, decoded)):
+        raise PlaceError(f"“{decoded[0]}” is not the beginning of an ID: instance/a3b4c5d6")
     return Place(app, view, decoded, range=place.range, at=place.at)
 
 
