@@ -63,6 +63,13 @@ def test_a_view_has_rows_too(fleet: ServerProcess) -> None:
     assert "no column absent, only version, instances" in unknown.stderr
 
 
+def test_a_view_has_data_and_no_keys_of_the_screen(fleet: ServerProcess) -> None:
+    settings = once(fleet, "--app", "ledger", "--view", "application")
+    assert settings.stdout.splitlines()[0].split("  ·  ")[0].split() == ["Ledger", "3", "instances"]
+    assert "sent" in settings.stdout.splitlines()[-1]
+    assert [text for text in ("⏎", "Merge", "Delete") if text in settings.stdout] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [

@@ -55,6 +55,7 @@ def to_text(client: Client, view: View, place: Place, width: int, encoding: str,
         *(width, HEIGHT, client.server_time(), place, choose_glyphs(encoding)),
         has_colours=False,
         max_chart_width=CHART_WIDTH,
+        has_keys=False,
     )
     page = view.page(frame)
     lines = [*page.head, *(row.line for row in page.rows)]

@@ -61,13 +61,14 @@ class ApplicationView(View):
         return None if self.settings is None else ApplicationDocument(self.settings, self.metrics)
 
     def page(self, frame: Frame) -> Page:
-        """A row for each setting and each metric; for an admin also for merging and deleting the application."""
+        """A row for each setting and each metric; on an admin's screen also to merge and to delete the application."""
         settings = self.settings
         if settings is None:
             return Page([], [])
         updated = f"updated {age(settings.updated_at, frame.now)} ago" if settings.updated_at else ""
         hint = "⏎ edits the row" if self._is_admin else "an admin's token can edit it"
-        title = facts(settings.name, [plural(settings.instances.total, "instance"), updated, hint], frame.width)
+        summary = [plural(settings.instances.total, "instance"), updated, *([hint] if frame.has_keys else [])]
+        title = facts(settings.name, summary, frame.width)
         rows = [_setting_row(name, label, text) for name, label, text in self._settings(settings, frame)]
         table = make_table(COLUMNS, [_cells(metric, settings) for metric in self.metrics], frame.width - 2)
         rows += [PageRow("blank metrics", ()), PageRow("head metrics", ((" ", ""), *table.head))]
@@ -79,7 +80,7 @@ class ApplicationView(View):
         notes += [f"more columns: {', '.join(head.lower() for head in table.hidden)}"] if table.hidden else []
         notes += [f"no install sends: {', '.join(settings.unknown_keys)}"] if settings.unknown_keys else []
         rows += [PageRow(f"note {number}", ((f" {note}", "name"),)) for number, note in enumerate(notes)]
-        if self._is_admin:
+        if self._is_admin and frame.has_keys:
             rows += [
                 PageRow("blank actions", ()),
                 PageRow("action merge", ((" Merge into another application…", "warn"),)),

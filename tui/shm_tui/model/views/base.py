@@ -31,6 +31,7 @@ class Frame:
     selected_time: datetime | None = None
     has_colours: bool = True
     max_chart_width: int | None = None  # where lines have no limit
+    has_keys: bool = True  # the user can act on the rows
 
     @property
     def chart_width(self) -> int:
