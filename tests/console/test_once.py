@@ -68,6 +68,13 @@ def test_a_view_has_data_and_no_keys_of_the_screen(fleet: ServerProcess) -> None
     assert settings.stdout.splitlines()[0].split("  ·  ")[0].split() == ["Ledger", "3", "instances"]
     assert "sent" in settings.stdout.splitlines()[-1]
     assert [text for text in ("⏎", "Merge", "Delete") if text in settings.stdout] == []
+    single = once(fleet, "--view", "lifecycle", "--app", _slug(fleet, "日本"))
+    assert [line.split()[0] for line in single.stdout.splitlines() if re.match(r" *\d+ │", line)] == ["1", "0"]
+
+
+def _slug(server: ServerProcess, name: str) -> str:
+    rows = csv.DictReader(once(server, "--view", "fleet", "--format", "csv").stdout.splitlines())
+    return next(row["slug"] for row in rows if row["name"] == name)
 
 
 @pytest.mark.parametrize(

@@ -82,10 +82,12 @@ def line_block(
 
 
 def _axis_labels(values: Values, height: int, label: Callable[[float], str]) -> dict[int, str]:
-    """The labels of an axis by line: the ends and the middle."""
+    """The labels of an axis by line: the ends, and the middle unless it would be labelled as one of them."""
     low, high = value_range(values)
     middle = height // 2
-    return {0: label(high), middle: label(high - (high - low) * middle / (height - 1)), height - 1: label(low)}
+    ends = {0: label(high), height - 1: label(low)}
+    middle_label = label(high - (high - low) * middle / (height - 1))
+    return ends if middle_label in ends.values() else ends | {middle: middle_label}
 
 
 def stacked_block(counts: Sequence[Values], axis: TimeAxis, frame: Frame, height: int) -> list[Line]:
