@@ -77,6 +77,20 @@ def _slug(server: ServerProcess, name: str) -> str:
     return next(row["slug"] for row in rows if row["name"] == name)
 
 
+def test_pre_releases_are_0_behind_a_latest_release_that_is_not_listed(server: ServerProcess) -> None:
+    for version in [*(f"1.{minor}" for minor in range(19)), "3.0-rc1"]:
+        for _ in range(2):
+            Install(server.url, app_version=version).enroll()
+    Install(server.url, app_version="2.0").enroll()
+    listed = csv.DictReader(
+        once(server, "--app", "ledger", "--view", "versions", "--format", "csv").stdout.splitlines()
+    )
+    behind = {row["version"]: row["releases_behind"] for row in listed}
+    assert len(behind) == 20
+    assert "2.0" not in behind
+    assert (behind["3.0-rc1"], behind["1.18"], behind["1.0"]) == ("0", "1", "19")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [

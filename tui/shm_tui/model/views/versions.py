@@ -68,13 +68,13 @@ class VersionsView(DataView[Versions]):
 
 
 def releases_behind(data: Versions) -> dict[str, int]:
-    """How many releases each version in use is behind the latest one; none for pre-releases of the next."""
+    """How many releases each version in use is behind the latest one: 0 for pre-releases of the next."""
     behind = {version.version: version.releases_behind for version in data.behind}
-    if data.latest is not None:
-        names = [*data.versions]
-        newest = names[names.index(data.latest) :] if data.latest in names else [data.latest]
-        behind |= {name: 0 for name in newest if name == data.latest or data.versions[name][-1]}
-    return behind
+    if data.latest is None:
+        return behind
+    # All versions in use before the latest one are in `behind`; the latest one may be without a list of its own.
+    others = {name: 0 for name, counts in data.versions.items() if counts[-1] and name not in behind}
+    return behind | others | {data.latest: 0}
 
 
 def _rest(hidden: list[str]) -> str:
