@@ -84,7 +84,7 @@ async def test_a_cancelled_or_failed_export_leaves_no_file(
         await console.wait_for_text("Export 3 instances")
         (tmp_path / "gone").rmdir()
         await console.pilot.press("m")
-        await console.wait_for_text("The export failed", "Nothing was written")
+        await console.wait_for_text("The export failed", "Nothing was written", "Esc close")
         await console.pilot.press("escape", "ctrl+s")
         await console.wait_for_text("There is no current directory to export to")
 

@@ -10,7 +10,18 @@ import pytest
 
 from shm_tui.app import ConsoleApp
 from shm_tui.theme_names import THEME_NAMES
-from tests.support.console_pictures import PLACES, SIZES, STATES, draw_until, open_picture, open_state, settle
+from tests.support.console_pictures import (
+    DIALOG_SIZE,
+    DIALOGS,
+    PLACES,
+    SIZES,
+    STATES,
+    draw_until,
+    open_dialog,
+    open_picture,
+    open_state,
+    settle,
+)
 from tests.support.recorded_api import Recording
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -41,6 +52,14 @@ async def test_the_view_looks_as_in_its_picture(name: str, size: tuple[int, int]
 async def test_the_state_looks_as_in_its_picture(name: str) -> None:
     async with open_state(name, Recording.load(FLEET), Recording.load(EMPTY)) as app:
         await _compare(app, FOLDER / f"{name}.svg")
+
+
+@pytest.mark.parametrize("name", DIALOGS)
+async def test_the_dialog_looks_as_in_its_picture(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")  # where an export would go
+    async with open_picture(Recording.load(FLEET), PLACES["instances"], DIALOG_SIZE) as app:
+        await open_dialog(app, name)
+        await _compare(app, FOLDER / f"dialog-{name}.svg")
 
 
 async def _compare(app: ConsoleApp, file: Path) -> None:

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from time import monotonic
 from urllib.parse import urlsplit
 
+from textual.pilot import Pilot
 from textual.widgets import Input
 
 from shm_client.api import API_LEVEL, API_LEVEL_HEADER
@@ -44,6 +45,18 @@ STATES = {  # each with its size; `loading` to `disconnected` are those of the c
     "server-too-old": (120, 40),
     "server-too-new": (120, 40),
     "too-small": (39, 9),
+}
+DIALOG_SIZE = (80, 24)
+DIALOGS = {  # each with the keys that open it from the list
+    "actions": ("ctrl+p",),
+    "columns": ("w", "j", "space", "j", "p", "j"),
+    "copy": ("Y",),
+    "export": ("ctrl+s",),
+    "filter-help": ("question_mark", "G"),
+    "help": ("question_mark",),
+    "revoke": ("R",),
+    "sort": ("o",),
+    "themes": ("T",),
 }
 DISCONNECTED_S, RETRY_S = 12.5, 4.5  # while the server is unavailable
 PORT, CHECKSUM = re.compile(r"127\.0\.0\.1:\d{5}"), re.compile(r"terminal-\d+")
@@ -119,6 +132,17 @@ async def _await_figures(app: ConsoleApp) -> None:
         while not has_figures:
             await asyncio.sleep(POLL_INTERVAL_S)
             has_figures = app.navigation.tiles.data.series is not None
+
+
+async def open_dialog(app: ConsoleApp, name: str) -> None:
+    """Opens one of `DIALOGS`, once the figures behind it and the token's role are known."""
+    await _await_figures(app)
+    async with asyncio.timeout(TIMEOUT_S):
+        is_admin = app.is_admin
+        while not is_admin:
+            await asyncio.sleep(POLL_INTERVAL_S)
+            is_admin = app.is_admin
+    await Pilot(app).press(*DIALOGS[name])
 
 
 def _stop_clocks(app: ConsoleApp) -> None:

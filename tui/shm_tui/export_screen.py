@@ -27,6 +27,7 @@ FORMAT_KEYS: dict[str, tuple[TableFormat, str]] = {
     "j": ("jsonl", "JSON lines"),
     "m": ("markdown", "Markdown"),
 }
+CLOSE = "Esc close"  # the last line of an export that has ended
 
 
 class ExportScreen(Dialog[None]):
@@ -76,7 +77,7 @@ class ExportScreen(Dialog[None]):
     def action_copy(self) -> None:
         """Copies the path of the file."""
         if self._path is not None:
-            self._show(f"Wrote {self._path}", self._copy("path", str(self._path)))
+            self._show(f"Wrote {self._path}", self._copy("path", str(self._path)), CLOSE)
 
     def action_cancel(self) -> None:
         """Closes the box. An export that runs ends, and its file is removed."""
@@ -91,19 +92,19 @@ class ExportScreen(Dialog[None]):
             else:
                 await self._export_to_file(format_, self._folder)
         except (ClientError, ExportError) as error:
-            self._show(f"The export failed: {error}.", "Nothing was written.")
+            self._show(f"The export failed: {error}.", "Nothing was written.", CLOSE)
 
     async def _export_to_file(self, format_: TableFormat, folder: Path) -> None:
         path = folder / file_name(self._source, format_, datetime.now(UTC))
         with new_file(path) as write:
             count = await write_export(self._source, format_, write, self._show_progress)
         self._path = path
-        self._show(f"Wrote {plural(count, 'row')} to {path}", self._source.note, "y copy the path   Esc close")
+        self._show(f"Wrote {plural(count, 'row')} to {path}", self._source.note, f"y copy the path   {CLOSE}")
 
     async def _export_to_clipboard(self, format_: TableFormat) -> None:
         collected = LimitedText()
         count = await write_export(self._source, format_, collected.write, self._show_progress)
-        self._show(self._copy(plural(count, "row"), collected.text), self._source.note)
+        self._show(self._copy(plural(count, "row"), collected.text), self._source.note, CLOSE)
 
     def _show_progress(self, count: int) -> None:
         total = self._source.total
