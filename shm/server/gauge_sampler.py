@@ -12,7 +12,7 @@ from math import inf
 from statistics import median
 
 from shm.analytics.counts import STATUSES
-from shm.analytics.disk_forecast import DAY_S, DiskForecast, forecast_disk, free_bytes
+from shm.analytics.disk_forecast import DiskForecast, forecast_disk, free_bytes
 from shm.core.errors import DatabaseUnavailable
 from shm.core.file_limit import count_open_files, open_files_limit
 from shm.core.instruments import Instruments
@@ -28,7 +28,8 @@ SAMPLE_INTERVAL_S = 0.25  # a loop blocked for longer shows as lag; a sample tak
 MEASURE_INTERVAL_S = 5.0  # between two measurements of the database, which take about a millisecond
 
 WARNING_LEAD_TIME = timedelta(days=14)  # time to order a disk
-WARNING_INTERVAL_S = 86_400.0
+MAX_WARNING_INTERVAL_S = 86_400.0
+MIN_WARNING_INTERVAL_S = 3_600.0
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
@@ -68,7 +69,7 @@ class GaugeSampler:
         self._connections = connections
         self._request_memory = request_memory
         self._settings = settings
-        self._next_warning_at = 0.0
+        self._warned_at = -inf
         self._next_count_at = 0.0
 
     def sample(self) -> None:
@@ -122,7 +123,10 @@ class GaugeSampler:
             await asyncio.sleep(MEASURE_INTERVAL_S)
 
     def _show_forecast(self, forecast: DiskForecast) -> None:
-        """Sets the gauges of the database's size, and warns once a day while its disk will be full soon."""
+        """Sets the gauges of the database's size, and warns while its disk will be full soon.
+
+        A warning is repeated after a day, in the last days after half of the remaining time.
+        """
         instruments = self._instruments
         instruments.database_bytes.set(forecast.database_bytes)
         if forecast.limit_bytes is not None:
@@ -134,13 +138,16 @@ class GaugeSampler:
             instruments.full_in.set(inf)
         if forecast.growth_bytes_per_day is not None:
             instruments.database_growth.set(forecast.growth_bytes_per_day)
-        if full_in is not None and full_in < WARNING_LEAD_TIME and time.monotonic() >= self._next_warning_at:
-            self._next_warning_at = time.monotonic() + WARNING_INTERVAL_S
+        if full_in is None or full_in >= WARNING_LEAD_TIME:
+            return
+        interval_s = min(max(full_in.total_seconds() / 2, MIN_WARNING_INTERVAL_S), MAX_WARNING_INTERVAL_S)
+        if time.monotonic() - self._warned_at >= interval_s:
+            self._warned_at = time.monotonic()
             logger.warning(
-                "the database has %d of %d MiB and grows by %d MiB a day: it is full in %.1f days. Enlarge its disk or "
+                "the database has %d of %d MiB and grows by %d MiB a day: it is %s. Enlarge its disk or "
                 "SHM_MAX_DISK, or keep raw snapshots for a shorter time (SHM_RETENTION)",
                 forecast.database_bytes >> 20,
                 (forecast.limit_bytes or 0) >> 20,
                 (forecast.growth_bytes_per_day or 0) >> 20,
-                full_in.total_seconds() / DAY_S,
+                forecast.describe_full_in(),
             )

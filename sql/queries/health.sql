@@ -49,24 +49,35 @@ read_tables AS (
 UPDATE feed_head SET cursor = cursor WHERE (SELECT rows FROM read_tables) = 0;
 
 -- name: record_size
--- Stores the size of the database, unless it was stored in the last hour, and deletes sizes that are older than `retention`.
+-- Stores the size of the database, unless it was stored in the last minutes, and deletes sizes that are older than `retention`.
 WITH expired AS (
     DELETE FROM database_sizes WHERE measured_at < now() - %(retention)s::interval
 )
 INSERT INTO database_sizes (bytes)
 SELECT pg_database_size(current_database())
-WHERE NOT EXISTS (SELECT FROM database_sizes WHERE measured_at > now() - interval '1 hour');
+WHERE NOT EXISTS (SELECT FROM database_sizes WHERE measured_at > now() - interval '5 minutes');
 
 -- name: measure_growth
--- The size of the database in bytes, and its growth in bytes a second since the oldest stored size; null while that is less than an hour old.
-SELECT s.bytes, (s.bytes - o.bytes) / extract(epoch FROM now() - o.measured_at)::double precision AS growth_per_s
-FROM (SELECT pg_database_size(current_database()) AS bytes) s
+-- The size of the database in bytes, and its growth since the oldest stored size of each span, with the time since then in
+-- seconds: since the oldest one of all first. One row with zeros if none is stored.
+WITH present AS MATERIALIZED (
+    SELECT pg_database_size(current_database()) AS bytes
+)
+SELECT
+    p.bytes, p.bytes - coalesce(o.bytes, p.bytes) AS growth,
+    coalesce(extract(epoch FROM now() - o.measured_at), 0)::double precision AS age_s
+FROM present p
 LEFT JOIN (
-    SELECT measured_at, bytes FROM database_sizes
-    WHERE measured_at <= now() - interval '1 hour'
-    ORDER BY measured_at
-    LIMIT 1
-) o ON TRUE;
+    SELECT DISTINCT oldest.measured_at, oldest.bytes
+    FROM unnest(ARRAY[interval '7 days', interval '1 day', interval '1 hour', interval '15 minutes']) span (length)
+    CROSS JOIN LATERAL (
+        SELECT measured_at, bytes FROM database_sizes
+        WHERE measured_at > now() - span.length AND measured_at < now()
+        ORDER BY measured_at
+        LIMIT 1
+    ) oldest
+) o ON TRUE
+ORDER BY o.measured_at;
 
 -- name: measure_database
 -- The ages in seconds of the oldest snapshot that is not rolled up yet, and of the last round of the background jobs.

@@ -57,6 +57,26 @@ def test_the_date_follows_from_growth_and_limit(serve: Callable[..., ServerProce
     assert server.log.count("Enlarge its disk") == 1
 
 
+@pytest.mark.parametrize("has_history", [False, True])
+def test_a_growth_of_minutes_counts_if_as_much_remains(
+    serve: Callable[..., ServerProcess], database: str, has_history: bool
+) -> None:
+    """Also in the first hour, and after days without growth."""
+    server = serve(SHM_MAX_DISK="100m")
+    remaining = 100 * MIB - replace_sizes(database, 0, 0)
+
+    def full_in_s(growth: float) -> float:
+        size = replace_sizes(database, 10 / 1440, round(growth))
+        if has_history:
+            execute(database, "INSERT INTO database_sizes VALUES (now() - interval '5 days', %s)", size)
+        full_at = disk(server)["full_at"]
+        return inf if full_at is None else (datetime.fromisoformat(full_at) - datetime.now(UTC)).total_seconds()
+
+    assert full_in_s(remaining / 2) > 86_400
+    assert full_in_s(remaining * 2) == pytest.approx(300, rel=0.2)
+    wait_for(lambda: "full in 5 minutes. Enlarge its disk" in server.log, "the warning of the log")
+
+
 def test_a_database_that_does_not_grow_is_never_full(serve: Callable[..., ServerProcess], database: str) -> None:
     server = serve(SHM_MAX_DISK="1g")
     replace_sizes(database, 5, -100 * MIB)

@@ -134,6 +134,6 @@ def _check_size(forecast: DiskForecast) -> Finding:
     return Finding(
         Level.WARNING,
         "size",
-        f"{text} and is full in {full_in.total_seconds() / 86_400:.1f} days",
+        f"{text} and is {forecast.describe_full_in()}",
         "Enlarge its disk or SHM_MAX_DISK, or keep raw snapshots for a shorter time (SHM_RETENTION).",
     )
