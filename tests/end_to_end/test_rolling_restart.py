@@ -1,6 +1,8 @@
-"""Two servers of three workers each behind a TCP load balancer: one is restarted after the other under load."""
+"""Two servers of three workers each behind a load balancer: one is restarted after the other under load."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.load import Load, assert_acknowledged_stored
+from tests.support.nginx_balancer import NginxBalancer, needs_nginx
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 from tests.support.tcp_balancer import TcpBalancer
@@ -18,22 +21,35 @@ WORKERS = {"SHM_WORKERS": "3", "SHM_DB_POOL": "2"}
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("is_killed", [False, True], ids=["terminated", "killed"])
+@pytest.mark.parametrize("balancer", ["tcp", pytest.param("nginx", marks=needs_nginx)])
 def test_a_rolling_restart_costs_each_install_at_most_one_retry(
-    serve: Callable[..., ServerProcess], database: str
+    serve: Callable[..., ServerProcess], database: str, tmp_path: Path, balancer: str, is_killed: bool
 ) -> None:
     servers = [serve(**WORKERS) for _ in range(2)]
-    with TcpBalancer([server.port for server in servers]).running() as balancer:
-        load = Load([f"http://127.0.0.1:{balancer.port}"], SENDERS, rest_s=0.02, retry_pause_s=RETRY_PAUSE_S)
+    with balance(balancer, servers, tmp_path) as running:
+        load = Load([f"http://127.0.0.1:{running.port}"], SENDERS, rest_s=0.02, retry_pause_s=RETRY_PAUSE_S)
         with load.running():
             load.wait_for_more(300)
             for server in servers:
-                assert server.terminate() == 0
+                if is_killed:
+                    server.kill()
+                else:
+                    assert server.terminate() == 0
                 load.wait_for_more(300)
                 server.start()
                 load.reset_progress()
                 load.wait_for(load.has_progress, "new acknowledged snapshots")
     assert load.max_attempts <= 2, load.refusals
     assert_acknowledged_stored(load, servers, database)
+
+
+def balance(
+    name: str, servers: list[ServerProcess], folder: Path
+) -> AbstractContextManager[TcpBalancer | NginxBalancer]:
+    """A running load balancer before the servers."""
+    ports = [server.port for server in servers]
+    return (TcpBalancer(ports) if name == "tcp" else NginxBalancer(ports, folder)).running()
 
 
 @pytest.mark.long

@@ -74,7 +74,7 @@ class Load:
         self.sent: dict[Key, bytes] = {}
         self.acknowledged: list[Key] = []
         self.refusals: Counter[str] = Counter()
-        self.faults: list[str] = []  # responses other than 202, and 503 with Retry-After
+        self.faults: list[str] = []  # responses other than 202, 502 of a proxy, and 503 with Retry-After
         self.bytes_sent = 0
         self.max_attempts = 0  # requests for one snapshot until it was acknowledged
 
@@ -141,7 +141,7 @@ class Load:
             connection.close()
 
     def _is_acknowledged(self, install: Install, body: bytes, url: str, connection: http.client.HTTPConnection) -> bool:
-        """Sends a snapshot once. Any response other than 202 or 503 with Retry-After is recorded as a fault."""
+        """Sends a snapshot once. Any response but 202, 502 and 503 with Retry-After is recorded as a fault."""
         progress_number = self._progress_number
         try:
             connection.request("POST", "/v1/snapshot", body, install.signed(body))
@@ -164,7 +164,11 @@ class Load:
                 if progress_number == self._progress_number:
                     self._acknowledged_pairs.add((install.instance_id, url))
                 return True
-            if response.status == http.client.SERVICE_UNAVAILABLE and int(response.getheader("Retry-After", "0")) > 0:
+            if (
+                response.status == http.client.BAD_GATEWAY
+            ):  # of a proxy whose server was killed: no server sends it to installs
+                self.refusals["bad_gateway"] += 1
+            elif response.status == http.client.SERVICE_UNAVAILABLE and int(response.getheader("Retry-After", "0")) > 0:
                 self.refusals[_code(content)] += 1
             else:
                 self.faults.append(f"{response.status} {content[:200]!r}")
