@@ -19,6 +19,11 @@ from shm.db.connection import Connection
 from shm.db.database import Database
 
 PAGE_SIZE = 500  # differences at a time; a repair of them holds a lock for some tens of milliseconds
+
+# Rows of a repair that reads all leaves of each, under the lock that every install waits for: 5,000 leaves, if each row
+# has the maximum.
+MAX_LEAVES_ROWS = 20
+REPAIRS_OF_LEAVES = ("leaves", "instances")
 MAX_EXAMPLES = 20  # examples of each table: a list of a million differences would contain no more information
 MAX_ROUNDS = 5  # comparisons of one table, until one finds nothing: a day may have been closed with wrong values
 
@@ -179,8 +184,13 @@ class Repairer:
 
     async def _repair_page(self, name: str, page: list[Difference]) -> bool:
         """Repairs a page of differences. Returns whether any of them still existed."""
-        rows = msgspec.json.encode([difference.repair_row for difference in page]).decode()
-        return await self._repairing.execute(f"repair.{name}", rows=rows) > 0
+        rows = list(dict.fromkeys(bytes(difference.repair_row) for difference in page))  # one for all of an instance
+        size = MAX_LEAVES_ROWS if name in REPAIRS_OF_LEAVES else PAGE_SIZE
+        repaired = 0
+        for start in range(0, len(rows), size):
+            chunk = msgspec.json.encode([msgspec.Raw(row) for row in rows[start : start + size]]).decode()
+            repaired += await self._repairing.execute(f"repair.{name}", rows=chunk)
+        return repaired > 0
 
 
 @asynccontextmanager

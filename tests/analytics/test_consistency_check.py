@@ -14,7 +14,7 @@ import httpx
 import psycopg2
 import pytest
 
-from shm.analytics.consistency import MAX_EXAMPLES
+from shm.analytics.consistency import MAX_EXAMPLES, MAX_LEAVES_ROWS
 from shm.analytics.percentiles import MAX_AGE
 from shm.cli.check import run
 from shm.core.settings import Settings
@@ -208,6 +208,20 @@ def test_the_snapshot_of_a_move_belongs_to_the_new_application(
         cursor.execute("SELECT app_slug FROM snapshots ORDER BY snapshot_at")
         assert cursor.fetchall() == [("ledger",), ("kiosk",)]
     assert check(database) == Checked(0, [])
+
+
+def test_more_instances_than_a_repair_takes_at_once_are_repaired(
+    server: ServerProcess, database: str, check: Callable[..., Checked]
+) -> None:
+    installs = [Install(server.url).enroll({"sent": number}) for number in range(2 * MAX_LEAVES_ROWS + 1)]
+    execute(database, "UPDATE instances SET metrics = '{}'")
+    execute(database, "UPDATE snapshots SET leaves = '{\"x\": 1}'")
+    result = check(database, repair=True)
+    assert result.status == 0
+    for table, differences in (("snapshots", len(installs)), ("instances", 2 * len(installs))):  # metrics and leaves
+        assert f"repaired {table}: and {differences - MAX_EXAMPLES} more" in result.lines
+    assert check(database) == Checked(0, [])
+    assert_matches_oracle(server, database)
 
 
 def test_many_differences_are_shown_in_part_and_repaired_in_all(
