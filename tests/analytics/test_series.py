@@ -187,6 +187,24 @@ def test_series_after_revocation_erasure_and_a_move(
     assert set(fetch_series(server, "period=30d", "kiosk")["metrics"]["n"]) == {None, 30}
 
 
+def test_an_install_moves_in_charts_with_its_activation_alone(
+    server: ServerProcess, database: str, background: BackgroundJobs
+) -> None:
+    """It belongs to the new application at once, before its next snapshot."""
+    Install(server.url, app_name="Stays").enroll({"n": 1})
+    moved = Install(server.url, app_name="Stays").enroll({"n": 10})
+    background.run()
+    moved.register(app_name="Kiosk")
+    assert moved.activate().status_code == 200
+    for app, value in (("stays", 1), ("kiosk", 10)):
+        (kpi,) = server.get(f"applications/{app}/kpis").json()["kpis"]
+        assert kpi["value"] == value
+    background.run()
+    for app, value in (("stays", 1), ("kiosk", 10)):
+        assert fetch_series(server, "period=24h", app)["metrics"]["n"][-1] == value
+    assert_matches_oracle(server, database)
+
+
 def test_keys_select_metrics_and_unknown_keys_are_omitted(server: ServerProcess, background: BackgroundJobs) -> None:
     Install(server.url).enroll({"a": 1, "b": 2, "mail": {"sent": 3}, "beta": True, "plan": "free"})
     background.run()
