@@ -64,7 +64,7 @@ bench-console: .venv/.ready  ## measure the console at up to 1,000,000 instances
 bench-ssh: .venv/.ready  ## measure what ten consoles over SSH cost, in about seven minutes; needs the OpenSSH client
 	@$(BIN)/python -m bench.console.over_ssh
 
-bench-stall: .venv/.ready  ## measure the longest wait of an honest install during attacks, in about twenty minutes; needs wrk
+bench-stall: .venv/.ready  ## measure the longest wait of an honest install during attacks and bulk changes, in about ten minutes; needs wrk
 	@$(BIN)/python -m bench.attack
 
 bench-check: .venv/.ready  ## measure `shm check` of a million snapshots beside a server, in about four minutes

@@ -1,8 +1,6 @@
 """Attacks: each prepares an install, and then sends the requests that delay other installs most."""
 
-import json
 import subprocess
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,9 +19,6 @@ KEYS = 256  # of a snapshot: the limit
 ATTACKERS = 4  # installs that act at the same time
 DISCLOSURES = 40  # at the same time, of an install with five backlogs of the largest snapshots
 LARGE_MEMBERS, LARGE_TEXTS, TEXT = 15, 60, "x" * 1_000  # of such a backlog, which has almost a mebibyte
-
-MERGED_INSTALLS = 20  # each with a backlog of the largest snapshots
-MERGE_CHECK_INTERVAL_S = 0.5
 
 REFUSED_BACKLOGS, REFUSED_MEMBERS = 100, 250_000  # at the same time, of almost a mebibyte: more members than allowed
 
@@ -58,6 +53,11 @@ class Attacker(ConnectedInstall):
         metrics = {f"key{number}": number for number in range(KEYS)}
         times = [(now - timedelta(hours=member)).isoformat() for member in range(MEMBERS)]
         self.post("/v1/snapshots", {"snapshots": [{"timestamp": at, "metrics": metrics} for at in times]})
+
+    def send_most_keys(self) -> None:
+        """Sends a snapshot with as many keys as one may have."""
+        metrics = {f"key{number}": number for number in range(KEYS)}
+        self.post("/v1/snapshot", {"timestamp": datetime.now(UTC).isoformat(), "metrics": metrics})
 
     def send_large_snapshots(self, number: int) -> None:
         """Sends a backlog of snapshots of the maximum size, a minute apart."""
@@ -157,7 +157,7 @@ def revoke_invented_keys(server: RunningServer) -> Attack:
     attacker = _with_invented_keys(server)
 
     def revoke() -> None:
-        _admin(server, "POST", f"instances/{attacker.instance_id}/revoke")
+        request_as_admin(server, "POST", f"instances/{attacker.instance_id}/revoke")
 
     return revoke
 
@@ -167,22 +167,9 @@ def delete_invented_keys(server: RunningServer) -> Attack:
     attacker = _with_invented_keys(server)
 
     def delete() -> None:
-        _admin(server, "DELETE", f"instances/{attacker.instance_id}")
+        request_as_admin(server, "DELETE", f"instances/{attacker.instance_id}")
 
     return delete
-
-
-def merge_applications(server: RunningServer) -> Attack:
-    """An admin merges an application into another one, whose installs send the same keys."""
-    for app in ["merged"] * MERGED_INSTALLS + ["merged into"]:
-        Attacker.register(server, app).send_all_keys()
-
-    def merge() -> None:
-        _admin(server, "POST", "applications/merged/merge", b'{"into": "merged-into"}')
-        while any(each["finished_at"] is None for each in json.loads(_admin(server, "GET", "bulk-changes"))):
-            time.sleep(MERGE_CHECK_INTERVAL_S)
-
-    return merge
 
 
 def _with_invented_keys(server: RunningServer) -> Attacker:
@@ -191,7 +178,8 @@ def _with_invented_keys(server: RunningServer) -> Attacker:
     return attacker
 
 
-def _admin(server: RunningServer, method: str, path: str, body: bytes | None = None) -> bytes:
+def request_as_admin(server: RunningServer, method: str, path: str, body: bytes | None = None) -> bytes:
+    """Sends a request with the admin token and returns the answer. Raises InvalidRun for a refusal."""
     connection = HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
     connection.request(method, f"/api/v1/admin/{path}", body, {"Authorization": f"Bearer {server.token}"})
     response = connection.getresponse()

@@ -47,8 +47,7 @@ def print_sizes(dsn: str, fleet: SeededFleet) -> None:
 def print_rollup(dsn: str, postmaster: int | None, fleet: SeededFleet) -> None:
     """The rollup of a day of hourly snapshots of all active installs."""
     snapshots = add_day(dsn)
-    stdout, peak = _run_tracked([sys.executable, "-m", "bench.read.catch_up", dsn], postmaster, {})
-    result = json.loads(stdout)
+    result, peak = roll_up(dsn, postmaster)
     with open_cursor(dsn) as cursor:
         cursor.execute("SELECT (SELECT cursor FROM feed_head) - (SELECT cursor FROM series_head)")
         if cursor.fetchone() != (0,):
@@ -58,6 +57,12 @@ def print_rollup(dsn: str, postmaster: int | None, fleet: SeededFleet) -> None:
         f"{snapshots / result['seconds']:,.0f}/s (a server pauses twice as long as each step takes), "
         f"longest step {result['longest']:.2f} s, {peak.format()}"
     )
+
+
+def roll_up(dsn: str, postmaster: int | None) -> tuple[dict[str, float], PeakMemory]:
+    """Rolls up all stored snapshots. Returns the result of `bench.read.catch_up`."""
+    stdout, peak = _run_tracked([sys.executable, "-m", "bench.read.catch_up", dsn], postmaster, {})
+    return json.loads(stdout), peak
 
 
 def print_check(dsn: str, postmaster: int | None, fleet: SeededFleet) -> None:
