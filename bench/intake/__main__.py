@@ -17,6 +17,7 @@ from bench.intake.disk import CHANGING_METRICS, SnapshotDisk, measure_disk
 from bench.intake.enrolments import measure_burst, measure_enrolments
 from bench.intake.noop_processes import NoopServer, run_noop_server
 from bench.intake.runs import PairRunner, RunPair, Totals
+from bench.intake.two_workers import print_two_workers
 from bench.support import machine
 from bench.support.command import parse_numbers, run_in_folder
 from bench.support.fleet import Fleet, signed_bodies, snapshot_body, usual_metrics
@@ -72,6 +73,7 @@ def measure(plan: Plan, folder: Path) -> None:
         print_line(f"settings other than the defaults: {settings(1)}; fsync and synchronous_commit are on")
         baselines = _measure_baselines(plan, folder, server.dsn, fleet)
         fleet.seed(server.dsn)
+    full_loads: dict[int, list[RunPair]] = {}
     for workers in plan.workers:
         with run_server(data_dir, workers) as server, run_noop_server(workers) as noop:
             runner = PairRunner(folder, server, noop, totals, plan.seconds)
@@ -79,6 +81,7 @@ def measure(plan: Plan, folder: Path) -> None:
             runner.run_pair(fleet, max(plan.connections))  # warms up the server's cache of public keys
             print_line(f"\n{workers} worker{'s' * (workers > 1)}, and as many processes of the no-op server:")
             pairs = _measure_connections(plan, runner, fleet)
+            full_loads[workers] = pairs.get(TARGET_CONNECTIONS, [])
             if workers == 1 and TARGET_CONNECTIONS in pairs:
                 full_load = pairs[TARGET_CONNECTIONS]
                 half_load = _measure_half_load(plan, runner, fleet, full_load)
@@ -88,6 +91,8 @@ def measure(plan: Plan, folder: Path) -> None:
                 _print_targets(full_load, half_load, baselines)
                 _measure_enrolments(plan, server, folder, _rate(full_load))
                 _measure_disk(plan, folder, noop, totals, _rate(full_load))
+    if full_loads.get(1) and full_loads.get(2):
+        print_two_workers(full_loads[1], full_loads[2])
     if plan.dsn:
         coordinator_run.compare(plan.dsn, folder, plan.connections, FLEET_SIZE, plan.seconds, plan.rounds, totals)
     _print_totals(totals)

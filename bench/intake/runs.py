@@ -8,6 +8,7 @@ from bench.intake.noop_processes import NoopServer
 from bench.intake.wrk import WrkRun, run_wrk, thread_count
 from bench.support.errors import InvalidRun
 from bench.support.fleet import Fleet, SignedRequests
+from bench.support.machine import cpu_seconds
 from bench.support.server import RunningServer
 
 SIGNING_MARGIN = 1.5  # requests signed for each expected one, so that no run exhausts them
@@ -46,6 +47,9 @@ class RunPair:
     noop_cores: float
     server_cores: float
     postgres_cores: float
+    storing_cores: float  # of PostgreSQL's, in the processes that store snapshots
+    batches: int
+    batch_s: float  # seconds of all of them, from the beginning of each write to its COMMIT
 
     @property
     def ratio(self) -> float:
@@ -56,6 +60,16 @@ class RunPair:
     def server_ms(self) -> float:
         """CPU time of the server for each durable snapshot."""
         return self.server_cores / self.server.rate * 1e3
+
+    @property
+    def storing_ms(self) -> float:
+        """The same of the processes of PostgreSQL that store snapshots, under the writers' lock."""
+        return self.storing_cores / self.server.rate * 1e3
+
+    @property
+    def batch_ms(self) -> float:
+        """Time for each durable snapshot, from the beginning of its batch's write to the COMMIT."""
+        return self.batch_s / self.server.acknowledged * 1e3
 
     @property
     def postgres_ms(self) -> float:
@@ -93,15 +107,21 @@ class PairRunner:
         noop_cores = (self._noop.cpu_seconds() - noop_cpu) / noop.seconds
         self._totals.add_noop_run(noop)
         requests = self._sign(fleet, expected_rate or noop.rate, connections)
+        storing = self._server.storing_processes()
+        (batches_before, batch_s_before), storing_before = self._server.batch_times(), sum(map(cpu_seconds, storing))
         server_before, postgres_before = self._server.cpu_seconds()
         server = self._run_server(requests, connections, pause_ms)
         server_after, postgres_after = self._server.cpu_seconds()
+        (batches_after, batch_s_after), storing_after = self._server.batch_times(), sum(map(cpu_seconds, storing))
         return RunPair(
             noop=noop,
             server=server,
             noop_cores=noop_cores,
             server_cores=(server_after - server_before) / server.seconds,
             postgres_cores=(postgres_after - postgres_before) / server.seconds,
+            storing_cores=(storing_after - storing_before) / server.seconds,
+            batches=batches_after - batches_before,
+            batch_s=batch_s_after - batch_s_before,
         )
 
     def run_server(self, fleet: Fleet, connections: int, expected_rate: float) -> None:

@@ -12,6 +12,7 @@ from bench.support.errors import InvalidRun
 from bench.support.machine import cpu_seconds
 from bench.support.processes import free_port, python_process, wait_until
 from shm.auth.token_file import TOKEN_FILE
+from shm.core.instruments import BATCH_COMMIT
 from shm.db.embedded.postgres import EmbeddedPostgres
 
 SETTLE_TIMEOUT_S = 30
@@ -23,6 +24,10 @@ UNLIMITED = {
     "SHM_FEED_SUBSCRIBERS_PER_TOKEN": "3000",
     "SHM_MAX_CONNECTIONS_PER_ADDRESS": "10000",  # all clients of a bench have one address
 }
+METRICS_TIMEOUT_S = 30
+STORING_PROCESSES = """
+SELECT coalesce(string_agg(pid::text, ','), '') FROM pg_stat_activity
+WHERE query LIKE '%EXECUTE "intake.store%' AND pid <> pg_backend_pid()"""
 DURABILITY_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
@@ -74,6 +79,20 @@ class RunningServer:
     def cpu_seconds(self) -> tuple[float, float]:
         """CPU time so far: of the server's processes, and of the embedded PostgreSQL's."""
         return cpu_seconds(self.pid), 0.0 if self._postmaster is None else cpu_seconds(self._postmaster)
+
+    def storing_processes(self) -> list[int]:
+        """The processes of the embedded PostgreSQL whose last statement stored snapshots: one for each worker."""
+        if self._postmaster is None:
+            return []
+        listed = self.fetch_value(STORING_PROCESSES)
+        return [int(pid) for pid in listed.split(",") if pid]
+
+    def batch_times(self) -> tuple[int, float]:
+        """The number of batches of snapshots so far, and the seconds from the beginning of each write to its COMMIT."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        text = httpx.get(f"{self.url}/metrics", headers=headers, timeout=METRICS_TIMEOUT_S).raise_for_status().text
+        samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(BATCH_COMMIT.name))
+        return int(float(samples[f"{BATCH_COMMIT.name}_count"])), float(samples[f"{BATCH_COMMIT.name}_sum"])
 
     @property
     def postmaster(self) -> int:
