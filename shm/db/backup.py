@@ -135,10 +135,11 @@ def restore_backup(dsn: str, state: DatabaseState, file: BinaryIO) -> None:
 
 
 async def complete_restore(database: Database) -> RestoredData:
-    """Brings a restored database up to date, moves the feed to unused cursors, and collects planner statistics."""
+    """Brings a restored database up to date and to one moment, moves the feed, and collects planner statistics."""
     await migrate(database)
-    await database.execute("feed.skip_cursors", skipped=SKIPPED_CURSORS)
     async with database.dedicated_connection() as connection:
+        await connection.execute("feed.delete_later_snapshots")
+        await connection.execute("feed.skip_cursors", skipped=SKIPPED_CURSORS)
         await _analyze(connection)
     (restored,) = await database.fetch(RestoredData, "health.summarize")
     return restored

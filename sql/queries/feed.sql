@@ -80,6 +80,13 @@ UPDATE feed_head SET horizon = greatest(horizon, (SELECT max(cursor) FROM old))
 WHERE EXISTS (SELECT FROM old)
 RETURNING horizon;
 
+-- name: delete_later_snapshots
+-- Deletes snapshots that have a cursor which the feed never issued. A backup of a Citus cluster contains those that the
+-- workers stored while pg_dump ran, without all that follows from them: it reads the coordinator as of its start.
+SELECT pg_advisory_xact_lock({rollup_lock});
+SELECT pg_advisory_xact_lock({writers_lock});
+DELETE FROM snapshots WHERE cursor > (SELECT cursor FROM feed_head);
+
 -- name: skip_cursors
 -- Moves the feed to cursors that were never issued. A restored database has issued fewer cursors than its subscribers have
 -- seen: each of them lists again.

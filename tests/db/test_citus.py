@@ -17,6 +17,7 @@ from tests.support import citus, first_release
 from tests.support.background_jobs import run_background_jobs, wait_until_rolled_up
 from tests.support.databases import empty_database, execute, migrate, select_column
 from tests.support.installs import Install
+from tests.support.load import Load, stored_snapshots
 from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
@@ -302,25 +303,30 @@ def test_a_database_with_a_history_is_distributed(postgres: str, tmp_path: Path)
 
 @pytest.mark.cluster
 @pytest.mark.skipif(not citus.DSN, reason="TEST_CITUS_DSN is not set")
-def test_a_backup_of_a_cluster_is_restored_into_another(
+def test_a_backup_of_a_cluster_under_load_is_restored_into_another(
     postgres: str, database: str, serve: Callable[..., ServerProcess], tmp_path: Path
 ) -> None:
-    """The backup of the coordinator has the snapshots of all workers, and is restored before they are distributed."""
+    """It has the snapshots of all workers as of one moment, and is restored before they are distributed."""
     server = serve()
-    for number in range(12):
-        Install(server.url).enroll({"orders": number})
-    wait_until_rolled_up(database)
-    server.terminate()
     file = str(tmp_path / "shm.dump")
+    load = Load([server.url], 6)
+    with load.running():
+        load.wait_for_more(30)
+        acknowledged = set(load.acknowledged)
+        done = run_shm("backup", "--dsn", database, "--output", file)
+        assert done.returncode == 0, done.stderr
+        load.wait_for_more(30)
+    server.terminate()
     with empty_database(postgres) as restored:
-        for command in (("backup", "--dsn", database, "--output", file), ("restore", "--dsn", restored, file)):
-            done = run_shm(*command)
-            assert done.returncode == 0, done.stderr
+        done = run_shm("restore", "--dsn", restored, file)
+        assert done.returncode == 0, done.stderr
         citus.distribute(restored)
+        stored = {(instance_id, at) for instance_id, at, _ in stored_snapshots(restored)}
+        assert acknowledged <= stored < set(load.sent)
         moved = serve(SHM_DB_DSN=restored)
+        wait_until_rolled_up(restored)
         assert_matches_oracle(moved, restored)
         assert_series_match_oracle(moved, restored)
         moved.terminate()
         with run_background_jobs(restored) as background:
             assert background.differences() == {}
-        assert select_column(restored, "SELECT count(*) FROM snapshots") == [12]

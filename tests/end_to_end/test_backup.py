@@ -20,7 +20,7 @@ from shm.db.client_programs import find_program, run_client
 from shm.db.embedded.programs import packaged_programs
 from tests.support import plain_http
 from tests.support.clusters import embedded_cluster, wait_for
-from tests.support.databases import admin_cursor, empty_database, migrate, select_column, superuser_cursor
+from tests.support.databases import admin_cursor, empty_database, execute, migrate, select_column, superuser_cursor
 from tests.support.installs import Install
 from tests.support.load import Load, stored_snapshots
 from tests.support.old_clusters import OLDER_MAJOR, create_older_cluster
@@ -220,6 +220,24 @@ def test_a_backup_of_a_newer_release_changes_nothing(database: str, empty: str, 
     refused = refusal("restore", str(tmp_path / "shm.dump"), SHM_DB_DSN=empty)
     assert "has migration 9999, which this release does not have" in refused
     assert "is not empty" not in refusal("restore", str(tmp_path / "shm.dump"), SHM_DB_DSN=empty)
+
+
+def test_snapshots_that_arrived_after_the_backups_moment_are_not_restored(
+    server: ServerProcess, database: str, empty: str, tmp_path: Path
+) -> None:
+    """A backup of a Citus cluster has some, because the workers are read after the coordinator."""
+    install = Install(server.url).enroll({"n": 1})
+    execute(
+        database,
+        "INSERT INTO snapshots (instance_id, snapshot_at, app_version, metrics, app_slug, cursor)"
+        " SELECT instance_id, now(), app_version, '{\"n\": 2}', app_slug, h.cursor + 1 FROM snapshots, feed_head h",
+    )
+    assert len(stored_snapshots(database)) == 2
+    run("backup", "--output", str(tmp_path / "shm.dump"), SHM_DB_DSN=database)
+    run("restore", str(tmp_path / "shm.dump"), SHM_DB_DSN=empty)
+    ((instance_id, _, metrics),) = stored_snapshots(empty)
+    assert (instance_id, metrics) == (install.instance_id, '{"n": 1}')
+    run("check", SHM_DB_DSN=empty)
 
 
 def test_what_was_erased_after_a_backup_is_erased_again(
