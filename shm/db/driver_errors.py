@@ -30,6 +30,11 @@ DRIVER_ERRORS = (psycopg2.Error, *CONNECTION_ERRORS)
 # Raised by a server that has become a standby or is set read-only. A new connection may reach the primary.
 READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
 
+# PostgreSQL has no connection to another PostgreSQL: a coordinator of Citus to a worker. Where it has to begin a
+# transaction there, Citus reports an internal error.
+WORKER_LOST_SQLSTATES = frozenset({"08000", "08001", "08003", "08004", "08006"})
+WORKER_LOST_MESSAGE = "failure on connection marked as essential"
+
 # SQLSTATEs of class 22 (and one of 54) that a value of a request can cause. All others are faults of the server.
 INVALID_VALUE_SQLSTATES = frozenset(
     {
@@ -80,6 +85,10 @@ def _translate(error: Exception, statement: str, *, has_parameters: bool) -> Shm
             return UnstorableData(reason)
         case psycopg2.DataError() if has_parameters and error.pgcode is None:  # raised by psycopg2 itself
             return UnstorableData(reason)
+        case psycopg2.Error() if _is_worker_lost(error):
+            return DatabaseUnavailable(
+                f"{statement}: PostgreSQL cannot reach a worker of Citus, SQLSTATE {error.pgcode}"
+            )
         case psycopg2.errors.CheckViolation() if not error.diag.constraint_name:
             return PartitionMissing(
                 f"{statement}: no weekly partition exists for the time of a row. A restart of the server creates the "
@@ -88,6 +97,12 @@ def _translate(error: Exception, statement: str, *, has_parameters: bool) -> Shm
         case READ_ONLY() | psycopg2.OperationalError() | psycopg2.InterfaceError() | OSError():
             return DatabaseUnavailable(reason)
     return StatementFailed(reason)
+
+
+def _is_worker_lost(error: psycopg2.Error) -> bool:
+    """A connection that this process has lost has no SQLSTATE."""
+    is_essential = (error.diag.message_primary or "").startswith(WORKER_LOST_MESSAGE)
+    return error.pgcode in WORKER_LOST_SQLSTATES or (isinstance(error, psycopg2.errors.InternalError_) and is_essential)
 
 
 def _reason(error: Exception, *, has_parameters: bool) -> str:

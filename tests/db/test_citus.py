@@ -13,8 +13,9 @@ import pytest
 
 from shm.db.migrations import load_migrations, split_statements
 from shm.db.statements import split_prologue, sql_directory, statements
-from tests.support import citus, first_release
+from tests.support import citus, first_release, plain_http
 from tests.support.background_jobs import run_background_jobs, wait_until_rolled_up
+from tests.support.clusters import wait_for
 from tests.support.databases import empty_database, execute, migrate, select_column
 from tests.support.installs import Install
 from tests.support.load import Load, stored_snapshots
@@ -330,3 +331,28 @@ def test_a_backup_of_a_cluster_under_load_is_restored_into_another(
         moved.terminate()
         with run_background_jobs(restored) as background:
             assert background.differences() == {}
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not citus.DSN, reason="TEST_CITUS_DSN is not set")
+def test_a_worker_that_is_away_refuses_what_needs_it(database: str, serve: Callable[..., ServerProcess]) -> None:
+    """With 503; figures, lists of installs and other workers' installs need it not. Afterwards all is as before."""
+    server = serve(SHM_DB_PATIENCE="1s")
+    admin = f"{server.url}/api/v1/admin"
+    installs = [Install(server.url).enroll({"orders": number}) for number in range(12)]
+    wait_until_rolled_up(database)
+    with citus.worker_away(database):
+        assert {install.snapshot({"orders": 100}).status_code for install in installs} == {202, 503}
+        histories = [f"{admin}/instances/{install.instance_id}/snapshots" for install in installs]
+        assert {plain_http.get(url, headers=server.headers).status_code for url in histories} == {200, 503}
+        for path in ("stats", "instances", "metrics/Ledger"):
+            assert server.get(path).is_success
+        assert Install(server.url).register().status_code == 201
+        wait_for(lambda: "could not roll up" in server.log, "a rollup that reads all workers")
+    for install in installs:
+        assert install.snapshot({"orders": 200}).status_code == 202
+    wait_until_rolled_up(database)
+    assert_matches_oracle(server, database)
+    assert_series_match_oracle(server, database)
+    assert "PostgreSQL cannot reach a worker of Citus" in server.log
+    assert "Traceback" not in server.log

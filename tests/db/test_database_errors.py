@@ -132,6 +132,26 @@ async def test_a_locked_table_and_a_cancelled_statement_raise_different_errors(d
                 assert type(await statement) is QueryTooSlow
 
 
+@pytest.mark.parametrize(
+    ("sqlstate", "message", "is_expected"),
+    [
+        ("08006", f"connection to the remote node shm@10.0.0.9:5432 failed with the following error: {SECRET}", True),
+        ("XX000", "failure on connection marked as essential: 10.0.0.9:5432", True),
+        ("XX000", f"failure on {SECRET}", False),
+        ("08P01", "invalid message format", False),
+    ],
+)
+async def test_a_worker_of_citus_that_is_away_makes_the_database_unavailable(
+    database: str, sqlstate: str, message: str, is_expected: bool
+) -> None:
+    async with Database.connect(SETTINGS, database, 1) as pool, pool.dedicated_connection() as connection:
+        raised = await error_of(connection, f"DO $$ BEGIN RAISE '{message}' USING ERRCODE = '{sqlstate}'; END $$")
+    said = f"a change of the schema: PostgreSQL cannot reach a worker of Citus, SQLSTATE {sqlstate}"
+    assert (type(raised) is DatabaseUnavailable and str(raised) == said) is is_expected
+    assert SECRET not in log_output(raised)
+    assert "10.0.0.9" not in log_output(raised)
+
+
 async def test_fetch_value_has_the_requested_type_or_is_none(database: str) -> None:
     """NULL and a missing row are None; a value of another type raises TypeError."""
     async with Database.connect(SETTINGS, database, 1) as pool:

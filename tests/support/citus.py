@@ -6,12 +6,13 @@ of its own, because Citus addresses shards by the name of the database.
 """
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import Any
 
 import psycopg2
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.db.migrations import split_statements
 from shm.db.statements import sql_directory
@@ -80,6 +81,17 @@ def close_connections(name: str) -> None:
     for node in _nodes():
         while _run(node, IS_USED.format(name)) != [(0,)]:
             _run(node, TERMINATE.format(name))
+
+
+@contextmanager
+def worker_away(dsn: str) -> Iterator[None]:
+    """During the context the coordinator cannot connect to a database on one of the workers."""
+    name, worker = parse_dsn(dsn)["dbname"], _nodes()[1]
+    _run(worker, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false", TERMINATE.format(name))
+    try:
+        yield
+    finally:
+        _run(worker, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
 @cache
