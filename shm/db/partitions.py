@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class _MissingPartition:
     creation: str
+    statistics: str
     attachment: str
     is_older: bool
 
@@ -43,8 +44,8 @@ async def create_missing(database: Database, settings: Settings) -> None:
             if missing.is_older:  # than every partition: earlier snapshots of the same installs may be deleted
                 await connection.execute("series.freeze_days")
             async with connection.transaction():
-                await connection.execute_sql(missing.creation, "creation of a weekly partition")
-                await connection.execute_sql(missing.attachment, "creation of a weekly partition")
+                for sql in (missing.creation, missing.statistics, missing.attachment):
+                    await connection.execute_sql(sql, "creation of a weekly partition")
 
 
 async def drop_expired(database: Database, retention: timedelta) -> None:

@@ -1,7 +1,8 @@
 -- name: list_missing
 -- Statements that create the weekly partitions for snapshots up to `ahead` from now. A table is created first and then
--- attached, because CREATE TABLE ... PARTITION OF would block the intake. Both run in one transaction. If the oldest weeks have been dropped and the
--- accepted age of snapshots (`back`) now reaches before them, one more partition covers all older times (`is_older`).
+-- attached, because CREATE TABLE ... PARTITION OF would block the intake. They run in one transaction. If the oldest weeks
+-- have been dropped and the accepted age of snapshots (`back`) now reaches before them, one more partition covers all
+-- older times (`is_older`).
 WITH weeks AS MATERIALIZED (
     SELECT
         coalesce((regexp_match(bounds, 'FROM \(''([^'']+)''\)'))[1]::timestamptz, '-infinity') AS since,
@@ -23,6 +24,9 @@ needed AS (
 )
 SELECT
     format('CREATE TABLE %%I (LIKE snapshots INCLUDING ALL)', name) AS creation,
+    format(
+        'ALTER TABLE %%I ALTER COLUMN metrics SET STATISTICS 0, ALTER COLUMN leaves SET STATISTICS 0', name
+    ) AS statistics,
     format('ALTER TABLE snapshots ATTACH PARTITION %%I FOR VALUES FROM (%%s) TO (%%L)', name, since, until) AS attachment,
     is_older
 FROM needed
