@@ -152,7 +152,8 @@ def test_no_week_has_statistics_of_whole_objects(serve: Callable[..., ServerProc
     weeks = select_column(database, PARTITIONS_SQL)
     analyzed = (
         "SELECT DISTINCT attrelid::regclass::text FROM pg_attribute"
-        " WHERE attrelid = ANY(%s::regclass[]) AND attname IN ('metrics', 'leaves') AND attstattarget IS DISTINCT FROM 0"
+        " WHERE attrelid = ANY(%s::regclass[]) AND attname IN ('metrics', 'leaves')"
+        " AND attstattarget IS DISTINCT FROM 0"
     )
     assert len(weeks) > 1
     assert select_column(database, analyzed, weeks) == []
