@@ -37,7 +37,7 @@ ANALYZE bench_variants, bench_leaves;
 CREATE UNLOGGED TABLE bench_installs AS
 WITH random_values AS MATERIALIZED (
     SELECT
-        number, gen_random_uuid() AS instance_id, random() AS by_app, random() AS by_state, random() AS by_environment,
+        number, gen_random_uuid() AS instance_id, random() AS by_app, random() AS by_environment,
         random() AS by_silence, random() AS share, random() AS by_age, random() AS by_version, random() AS by_os,
         random() AS by_variant
     FROM generate_series(0, %(installs)s - 1) number
@@ -46,7 +46,7 @@ seen AS MATERIALIZED (
     SELECT
         *,
         CASE WHEN by_app < 0.6 THEN 0 WHEN by_app < 0.9 THEN 1 ELSE 2 END AS app,
-        CASE WHEN by_state < 0.97 THEN 'active' WHEN by_state < 0.99 THEN 'revoked' ELSE 'pending' END AS status,
+        CASE number %% 100 WHEN 0 THEN 'pending' WHEN 1 THEN 'revoked' WHEN 2 THEN 'revoked' ELSE 'active' END AS status,
         now() - CASE
             WHEN by_silence < 0.85 THEN share * interval '1 hour'
             WHEN by_silence < 0.90 THEN interval '1 hour' + share * interval '22 hours'

@@ -17,17 +17,20 @@ import pytest
 
 TIMEOUT_S = 60
 LONG_ROUNDS = 25
+READ_S = 2.0  # more than a command that reads takes
 START_S = 4.0  # about the duration of a complete first start
 SHM = (sys.executable, "-m", "shm.cli")
 COMMANDS = {
     "serve": ("serve", "--port", "0"),
     "serve with workers": ("serve", "--port", "0", "--workers", "2"),
     "migrate": ("migrate",),
+    "demo": ("demo", "--instances", "3"),
+}
+COMMANDS_THAT_READ = {
     "check": ("check",),
     "export": ("export",),
     "token": ("token", "list"),
-    "demo": ("demo", "--instances", "3"),
-}
+}  # these create no database
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -76,6 +79,17 @@ def wait_for_initdb(folder: Path) -> int:
     raise AssertionError("initdb was not started")
 
 
+def wait_for_handlers(process: "subprocess.Popen[bytes]") -> None:
+    """Waits until the command handles signals: before that, an interrupt ends Python itself with a traceback."""
+    sigterm = 1 << (signal.SIGTERM - 1)
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (caught,) = (line for line in status.splitlines() if line.startswith("SigCgt:"))
+        if int(caught.split()[1], 16) & sigterm:
+            return
+        time.sleep(0.01)
+
+
 def wait_for_log(folder: Path, text: str) -> None:
     """Waits until the commands on `folder` have logged the text."""
     deadline = time.monotonic() + TIMEOUT_S
@@ -101,28 +115,36 @@ def assert_next_start_works(folder: Path) -> None:
     assert sorted(path.name for path in folder.glob("postgres*")) == ["postgres", "postgres.lock", "postgres.users"]
 
 
-def interrupt_initdb(
-    folder: Path, arguments: tuple[str, ...], numbers: tuple[signal.Signals, ...], delay_s: float
+def interrupt(
+    folder: Path, arguments: tuple[str, ...], numbers: tuple[signal.Signals, ...], delay_s: float, *, creates: bool
 ) -> None:
-    """Starts a command, sends it the signals `delay_s` seconds after initdb has started, and checks its end."""
+    """Starts a command, sends it the signals after `delay_s` seconds, and checks its end.
+
+    The delay begins when the command handles signals; with `creates` when the initdb of its database has started.
+    """
     with command(folder, *arguments) as process:
-        wait_for_initdb(folder)
+        if creates:
+            wait_for_initdb(folder)
+        else:
+            wait_for_handlers(process)
         time.sleep(delay_s)
         for number in numbers:
             process.send_signal(number)
             time.sleep(0.02)
-        assert_ends(process, folder, {0, 128 + numbers[0], 128 + signal.SIGTERM})
+        caught = {128 + number for number in numbers}
+        uncaught = {-number for number in numbers}  # after its work
+        assert_ends(process, folder, {0, 128 + signal.SIGTERM} | caught | uncaught)
 
 
 def test_a_signal_during_initdb_ends_initdb_too(postgres_dir: Path) -> None:
     folder = postgres_dir / "data"
-    interrupt_initdb(folder, COMMANDS["serve with workers"], (signal.SIGINT, signal.SIGINT, signal.SIGTERM), 0)
+    interrupt(folder, COMMANDS["serve with workers"], (signal.SIGINT, signal.SIGINT, signal.SIGTERM), 0, creates=True)
     assert_next_start_works(folder)
 
 
 @pytest.mark.long
 def test_the_demo_ends_after_its_server_and_its_database(postgres_dir: Path) -> None:
-    interrupt_initdb(postgres_dir / "data", COMMANDS["demo"], (signal.SIGTERM,), 0.2)
+    interrupt(postgres_dir / "data", COMMANDS["demo"], (signal.SIGTERM,), 0.2, creates=True)
 
 
 def test_a_start_waits_for_the_initdb_of_a_killed_start(postgres_dir: Path) -> None:
@@ -192,5 +214,20 @@ def test_a_signal_at_any_moment_leaves_no_process(postgres_dir: Path, name: str)
     for number in range(LONG_ROUNDS):
         folder = postgres_dir / f"data{number}"
         numbers = rng.choices((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), k=rng.choice((1, 1, 2, 3)))
-        interrupt_initdb(folder, COMMANDS[name], tuple(numbers), rng.uniform(0, START_S))
+        interrupt(folder, COMMANDS[name], tuple(numbers), rng.uniform(0, START_S), creates=True)
         assert_next_start_works(folder)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", COMMANDS_THAT_READ)
+def test_a_signal_to_a_command_that_reads_leaves_no_process(postgres_dir: Path, name: str) -> None:
+    """It starts the PostgreSQL of a data directory, and stops it."""
+    seed = int(os.environ.get("CHILDREN_SEED") or secrets.randbits(32))
+    print(f"to repeat this run: CHILDREN_SEED={seed}")
+    rng = random.Random(seed)
+    folder = postgres_dir / "data"
+    assert_next_start_works(folder)
+    for _ in range(LONG_ROUNDS):
+        numbers = rng.choices((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), k=rng.choice((1, 1, 2, 3)))
+        interrupt(folder, COMMANDS_THAT_READ[name], tuple(numbers), rng.uniform(0, READ_S), creates=False)
+    assert_next_start_works(folder)
