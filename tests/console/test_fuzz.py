@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from rich.style import Style
 from textual import events
 from textual.widgets import Label, OptionList
 
@@ -159,6 +160,22 @@ async def test_a_drag_selects_no_text_and_leaves_ctrl_c_alone(fleet: tuple[Serve
             await console.app.on_event(kind(None, x, y, 0, 0, 1, False, False, False, x, y))
         await console.pilot.press("ctrl+c")
         await console.wait_for_text("Ctrl+C again")
+
+
+async def test_a_click_on_an_entry_that_is_gone_ends_no_console(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    """A search replaces the entries after the click and before the list gets it."""
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        await console.pilot.press("ctrl+p")
+        await console.wait_until(lambda: isinstance(console.app.screen, Palette))
+        entries = console.app.screen.query_one(OptionList)
+        await console.wait_until(lambda: entries.option_count)
+        clicked = Style(meta={"option": entries.option_count - 1})
+        click = events.Click(entries, 4, 0, 0, 0, 1, False, False, False, style=clicked)
+        entries.clear_options()
+        entries.post_message(click)
+        await console.pilot.pause()
+        assert console.app._exception is None
 
 
 async def test_a_page_of_a_palette_without_room_ends_no_console(fleet: tuple[ServerProcess, list[Install]]) -> None:

@@ -108,7 +108,7 @@ class ConsoleFuzz:
             await self._press_and_wait("tab")
         if app.commands.is_open or app.dashboard.details.display:
             await self._press_and_wait("escape")
-        if app.session.store.is_paused:
+        while app.session.store.is_paused:
             await self._press_and_wait("p")
         await self._press_and_wait("u", "r")
         await console.wait_until(self._is_settled, "the data of the place")

@@ -3,18 +3,35 @@
 from contextlib import suppress
 from typing import Any, ClassVar, cast
 
+from textual.app import ComposeResult
 from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
-from textual.command import Command, CommandPalette
+from textual.command import Command, CommandList, CommandPalette
+from textual.events import Click
 from textual.theme import ThemeProvider
 from textual.widgets import OptionList
 from textual.worker import Worker
+
+
+class Entries(CommandList):
+    """The list of a palette. A search may have replaced the entries since a click was made on one of them."""
+
+    def on_click(self, event: Click) -> None:
+        """Ignores a click on an entry that is gone; Textual's list fails for it."""
+        number = event.style.meta.get("option")
+        if number is not None and number >= self.option_count:
+            event.prevent_default()
 
 
 class Palette(CommandPalette):
     """The palette of actions."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "escape", "close", show=False)]
+
+    def compose(self) -> ComposeResult:
+        """Textual's widgets, with another list."""
+        for widget in super().compose():
+            yield Entries() if isinstance(widget, CommandList) else widget
 
     def dismiss(self, result: object = None) -> AwaitComplete:
         """Closes the palette if it is on top, as `Dialog` does."""
