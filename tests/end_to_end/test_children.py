@@ -136,6 +136,18 @@ def interrupt(
         assert_ends(process, folder, {0, 128 + signal.SIGTERM} | caught | uncaught)
 
 
+def seeded_random() -> random.Random:
+    """Random numbers of a seed that is printed, so that a run can be repeated."""
+    seed = int(os.environ.get("CHILDREN_SEED") or secrets.randbits(32))
+    print(f"to repeat this run: CHILDREN_SEED={seed}")
+    return random.Random(seed)
+
+
+def random_signals(rng: random.Random) -> tuple[signal.Signals, ...]:
+    """One to three signals that end a command."""
+    return tuple(rng.choices((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), k=rng.choice((1, 1, 2, 3))))
+
+
 def test_a_signal_during_initdb_ends_initdb_too(postgres_dir: Path) -> None:
     folder = postgres_dir / "data"
     interrupt(folder, COMMANDS["serve with workers"], (signal.SIGINT, signal.SIGINT, signal.SIGTERM), 0, creates=True)
@@ -208,13 +220,10 @@ def test_a_process_with_the_pid_of_a_dead_postgres_gets_no_signal(postgres_dir: 
 @pytest.mark.long
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_signal_at_any_moment_leaves_no_process(postgres_dir: Path, name: str) -> None:
-    seed = int(os.environ.get("CHILDREN_SEED") or secrets.randbits(32))
-    print(f"to repeat this run: CHILDREN_SEED={seed}")
-    rng = random.Random(seed)
+    rng = seeded_random()
     for number in range(LONG_ROUNDS):
         folder = postgres_dir / f"data{number}"
-        numbers = rng.choices((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), k=rng.choice((1, 1, 2, 3)))
-        interrupt(folder, COMMANDS[name], tuple(numbers), rng.uniform(0, START_S), creates=True)
+        interrupt(folder, COMMANDS[name], random_signals(rng), rng.uniform(0, START_S), creates=True)
         assert_next_start_works(folder)
 
 
@@ -222,12 +231,9 @@ def test_a_signal_at_any_moment_leaves_no_process(postgres_dir: Path, name: str)
 @pytest.mark.parametrize("name", COMMANDS_THAT_READ)
 def test_a_signal_to_a_command_that_reads_leaves_no_process(postgres_dir: Path, name: str) -> None:
     """It starts the PostgreSQL of a data directory, and stops it."""
-    seed = int(os.environ.get("CHILDREN_SEED") or secrets.randbits(32))
-    print(f"to repeat this run: CHILDREN_SEED={seed}")
-    rng = random.Random(seed)
+    rng = seeded_random()
     folder = postgres_dir / "data"
     assert_next_start_works(folder)
     for _ in range(LONG_ROUNDS):
-        numbers = rng.choices((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), k=rng.choice((1, 1, 2, 3)))
-        interrupt(folder, COMMANDS_THAT_READ[name], tuple(numbers), rng.uniform(0, READ_S), creates=False)
+        interrupt(folder, COMMANDS_THAT_READ[name], random_signals(rng), rng.uniform(0, READ_S), creates=False)
     assert_next_start_works(folder)
