@@ -1,8 +1,10 @@
-"""The end of tasks, also of those in which a library swallows a cancellation."""
+"""The end of tasks, also where a library swallows a cancellation."""
 
 import asyncio
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 CANCEL_RETRY_S = 2.0  # a task that has not ended by then is cancelled again
 
@@ -13,3 +15,17 @@ async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=CANCEL_RETRY_S)
+
+
+async def result_of(gathered: "asyncio.Future[T]") -> T:
+    """The results of `asyncio.gather`. Without this function it loses a cancellation while one of its parts fails.
+
+    A task that has lost its cancellation runs on, and whoever waits for its end waits forever.
+    """
+    try:
+        return await gathered
+    except Exception:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError from None
+        raise

@@ -29,6 +29,7 @@ from shm_client import (
     RefusedError,
     Stats,
 )
+from shm_client.cancelling import result_of
 from shm_tui.model.description_cache import DescriptionCache
 from shm_tui.model.fleet_window import FleetWindow
 from shm_tui.model.live_rows import LiveRows
@@ -229,7 +230,7 @@ class LiveSession:
             await self._wait_until_resumed()
             self._counts_outdated.clear()
             try:
-                stats, applications = await asyncio.gather(self.client.stats(), self.client.applications())
+                stats, applications = await result_of(asyncio.gather(self.client.stats(), self.client.applications()))
                 await self._wait_until_resumed()  # a pause may have begun meanwhile
                 before, self.overview.stats, self.overview.applications = self._edit_times, stats, applications
                 if self._edit_times != before:  # also for the first response: it may be newer than the descriptions

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from shm_client import ApplicationSettings, Client, MetricKey, MetricOverride, Stats
+from shm_client.cancelling import result_of
 from shm_tui.model.place import Place
 from shm_tui.model.views.base import Frame, Page, PageRow, View, required_app
 from shm_tui.text.formatting import UNKNOWN, age, plural, timestamp
@@ -52,8 +53,8 @@ class ApplicationView(View):
     async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
         """Requests the settings, the metrics, and whether the token may change them."""
         slug = required_app(place)
-        self.settings, self.metrics, self._stats, self._is_admin = await asyncio.gather(
-            client.application(slug), client.metric_keys(slug), client.stats(), client.is_admin()
+        self.settings, self.metrics, self._stats, self._is_admin = await result_of(
+            asyncio.gather(client.application(slug), client.metric_keys(slug), client.stats(), client.is_admin())
         )
 
     def document(self) -> object:

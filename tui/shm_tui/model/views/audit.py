@@ -3,6 +3,7 @@
 import asyncio
 
 from shm_client import Client
+from shm_client.cancelling import result_of
 from shm_client.figures import AuditEntry
 from shm_tui.model.place import Place
 from shm_tui.model.views.base import DataView, Frame, Page, PageRow
@@ -31,7 +32,7 @@ class AuditView(DataView[list[AuditEntry]]):
 
     async def fetch(self, client: Client, place: Place) -> list[AuditEntry]:
         """Requests the changes, and the names of the tokens."""
-        entries, tokens = await asyncio.gather(client.audit(PAGE_SIZE), client.tokens(TOKENS))
+        entries, tokens = await result_of(asyncio.gather(client.audit(PAGE_SIZE), client.tokens(TOKENS)))
         self._token_names = {token.id: token.name for token in tokens}
         return entries
 

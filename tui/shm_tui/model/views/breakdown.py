@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 
 from shm_client import Client, Kpi
+from shm_client.cancelling import result_of
 from shm_client.figures import Breakdown, Group
 from shm_tui.model.place import Place
 from shm_tui.model.views.base import DataView, Frame, Page, PageRow, cycle, required_app
@@ -34,7 +35,9 @@ class BreakdownView(DataView[Breakdown]):
         """Requests the groups, and the metrics that can be chosen."""
         app = required_app(place)
         by = place.argument(0) or DEFAULT_DIMENSION
-        data, self.kpis = await asyncio.gather(client.breakdown(app, by, place.argument(1)), client.kpis(app))
+        data, self.kpis = await result_of(
+            asyncio.gather(client.breakdown(app, by, place.argument(1)), client.kpis(app))
+        )
         return data
 
     def document(self) -> object:

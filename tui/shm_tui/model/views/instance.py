@@ -8,6 +8,7 @@ from decimal import Decimal
 import msgspec
 
 from shm_client import Category, Client, Flag, Instance, Kpi, Kpis, RefusedError, UnknownApplicationError
+from shm_client.cancelling import result_of
 from shm_client.figures import AuditEntry, StoredSnapshot
 from shm_client.model import Value, flatten_metrics
 from shm_tui.model.place import Place
@@ -61,10 +62,12 @@ class InstanceView(View):
     async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
         """Requests the instance with its snapshots, the KPIs of its application, and the audit trail."""
         instance = await client.instance(place.argument(0) or "")
-        snapshots, self.kpis, self._decisions = await asyncio.gather(
-            client.snapshots(instance.instance_id, MAX_SNAPSHOTS),
-            _kpis(client, instance.app_slug),
-            _decisions(client, instance.instance_id[:SHORT_ID]),
+        snapshots, self.kpis, self._decisions = await result_of(
+            asyncio.gather(
+                client.snapshots(instance.instance_id, MAX_SNAPSHOTS),
+                _kpis(client, instance.app_slug),
+                _decisions(client, instance.instance_id[:SHORT_ID]),
+            )
         )
         length = LENGTHS.get(place.range)
         start = None if length is None else client.server_time() - length

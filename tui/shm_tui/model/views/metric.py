@@ -10,6 +10,7 @@ from decimal import Decimal
 import msgspec
 
 from shm_client import Category, Client, Flag, Kpi, Kpis, PastKpis
+from shm_client.cancelling import result_of
 from shm_client.figures import Breakdown, Group, Histogram, MetricSeries, Number
 from shm_tui.model.place import Place
 from shm_tui.model.views.base import (
@@ -75,10 +76,12 @@ class MetricView(View):
             self._breakdown = self._histogram = None
             self._series = await client.series(app, place.range, keys, place.past)
             return
-        self._series, self._breakdown, self._histogram = await asyncio.gather(
-            client.series(app, place.range, keys),
-            client.breakdown(app, place.argument(1) or DEFAULT_DIMENSION, self._key, with_spread=True),
-            client.histogram(app, self._key),
+        self._series, self._breakdown, self._histogram = await result_of(
+            asyncio.gather(
+                client.series(app, place.range, keys),
+                client.breakdown(app, place.argument(1) or DEFAULT_DIMENSION, self._key, with_spread=True),
+                client.histogram(app, self._key),
+            )
         )
 
     def document(self) -> object:
