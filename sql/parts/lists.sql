@@ -77,10 +77,11 @@ WITH column_values AS (
     SELECT
         instance_id,
         CASE %(column)s::text
-            WHEN 'app_version' THEN version_rank || E'\x01' || app_version
+            WHEN 'app_version' THEN version_rank || E'\x01' || nullif(app_version, '')
             WHEN 'status' THEN status
-            ELSE
+            ELSE nullif(
 -- use: text_column
+                , '')
         END AS column_text,
         nullif(
 -- use: time_column

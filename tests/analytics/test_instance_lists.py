@@ -53,8 +53,8 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
             install = Install(
                 server.url,
                 app_name=rng.choice(["Ledger", "Café Board"]),
-                app_version=rng.choice(VERSIONS),
-                environment=rng.choice(["production", "ci"]),
+                app_version=rng.choice([*VERSIONS, ""]),
+                environment=rng.choice(["production", "ci", ""]),
             )
             metrics = {} if value is ... else {"v": value, "mail": {"sent": number % 3}}
             install.enroll(metrics, ago=timedelta(minutes=number % 5))
@@ -106,14 +106,14 @@ def brute_force(items: list[dict[str, Any]], by: str, *, descending: bool) -> li
     groups: list[list[tuple[Any, str, dict[str, Any]]]] = [[], [], [], []]
     for item in items:
         value = leaf(item["metrics"], by) if by.startswith("metrics.") else item[by]
-        if by == "app_version":
+        if by == "app_version" and value:
             value = f"{VERSIONS.index(value):02}"
         rank = 3
         if isinstance(value, bool):
             rank = 1
         elif isinstance(value, int | Decimal) or (by in TIME_COLUMNS and value is not None):
             rank = 0
-        elif isinstance(value, str) and (len(value) <= 64 or not by.startswith("metrics.")):
+        elif isinstance(value, str) and (len(value) <= 64 if by.startswith("metrics.") else value):
             rank = 2
         groups[rank].append((value if rank < 3 else 0, item["instance_id"], item))
     return [row[2] for group in groups for row in sorted(group, key=lambda row: row[:2], reverse=descending)]

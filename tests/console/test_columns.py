@@ -12,7 +12,7 @@ from shm_tui.model.columns import (
     FIXED_COLUMNS,
     HOST_FIRST_WIDTH,
     METRIC_PREFIX,
-    SEEN,
+    MISSING,
     VERSION,
     Column,
     Pinning,
@@ -132,7 +132,7 @@ def test_a_cell_shows_the_short_form_of_a_value(value: Any, text: str) -> None:
 def test_a_missing_metric_is_unknown_and_not_zero() -> None:
     column = metric_column("k", "k", True)
     assert cell_text(column) == UNKNOWN
-    assert column.sort_key(row(), CLOCK) is None
+    assert column.sort_key(row(), CLOCK) == MISSING
 
 
 def test_the_fixed_cells() -> None:
@@ -162,22 +162,27 @@ def test_the_fixed_cells() -> None:
 def test_every_cell_of_an_empty_instance_renders_and_sorts() -> None:
     empty = row("", None, app_version="", metrics={})
     assert [column.text(empty, CLOCK) for column in FIXED_COLUMNS] == ["○", "", "", "", "", "", "", UNKNOWN]
-    without_sort_key = {column.id for column in FIXED_COLUMNS if column.sort_key(empty, CLOCK) is None}
+    without_sort_key = {column.id for column in FIXED_COLUMNS if column.sort_key(empty, CLOCK) == MISSING}
     assert without_sort_key == {"application", "version", "os", "environment", "mode", "seen"}
 
 
 def test_versions_sort_by_the_servers_rank_and_then_by_their_spelling() -> None:
     ranked = [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), ("", ""), ("1", "z")]
     keys = [VERSION.sort_key(row(app_version=version, version_rank=rank), CLOCK) for rank, version in ranked]
-    assert keys == [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), None, ("1", "z")]
+    assert keys == [(3, "2", "1.9"), (3, "10", "1.10"), (3, "2", "v1.9"), MISSING, (3, "1", "z")]
 
 
 @given(st.lists(values, max_size=10))
 def test_values_of_any_types_can_be_sorted_together(mixed: list[Any]) -> None:
-    keys = [key for value in mixed if (key := value_sort_key(value)) is not None]
-    assert len(sorted(keys)) == sum(value is not None for value in mixed)
+    assert len(sorted(map(value_sort_key, mixed))) == len(mixed)
 
 
-def test_last_seen_is_sorted_by_age_the_shortest_first() -> None:
-    keys = [SEEN.sort_key(row("a", seconds), CLOCK) for seconds in (1, 60, 5 * DAY)]
-    assert keys == sorted(keys, key=lambda key: key or ())
+@pytest.mark.parametrize("value", [None, "x" * 65, [], [1]])
+def test_a_value_without_a_place_in_an_order_sorts_as_missing(value: Any) -> None:
+    assert value_sort_key(value) == MISSING
+
+
+def test_the_order_of_types_is_that_of_the_servers_lists() -> None:
+    ordered: list[Any] = [-1, 2, Decimal("2.5"), False, True, "", "B", "a", "x" * 64, "é"]
+    keys = [value_sort_key(value) for value in ordered]
+    assert keys == sorted(keys)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,8 @@ from rich.style import Style
 from textual import events
 from textual.widgets import Label, OptionList
 
+from shm_tui.config.file import EMPTY
+from shm_tui.config.settings import Settings
 from shm_tui.model.place import Place, parse_place, render_place
 from shm_tui.palette_screen import Palette
 from tests.support.console import DrivenConsole, open_console
@@ -70,9 +73,11 @@ async def test_a_thousand_random_events_leave_the_screen_of_a_fresh_start(
             await fuzz.settle()
             place = render_place(console.app.place)
             shown = without_ages(console.screen)
-        async with open_console(server, size=START_SIZE, place=place, url=proxy.url) as fresh:
+            columns = console.app.dashboard.column_choices  # which a console keeps in its configuration file
+            settings = Settings(replace(EMPTY, columns=columns))
+        async with open_console(server, size=START_SIZE, place=place, url=proxy.url, settings=settings) as fresh:
             await ConsoleFuzz(fresh, Random(seed), installs, proxy).settle()
-            assert shown == without_ages(fresh.screen), f"seed {seed} at {place} after {fuzz.events[-80:]}"
+            assert shown == without_ages(fresh.screen), f"seed {seed} at {place}, {columns}, after {fuzz.events[-80:]}"
 
 
 # What random events have found.

@@ -52,7 +52,7 @@ PLACES = (
     *("save", "theme", "context x", "theme nord", "theme shm", "pause", "reload", "previous_place", "reverse"),
 )
 AGE = re.compile(r" *\b\d+[smhd]\b")
-TIME = re.compile(r"\d\d:\d\d:\d\dZ")
+TIME = re.compile(r"\d\d:\d\d(:\d\d)?Z")
 CUT = re.compile(r"\S*…\S*")
 SIZE = re.compile(r"\b\d[\d.]* [kMG]B\b")  # of the server's database, which changes without any report
 SCROLLBAR = "▁▂▃▄▅▆▇█"  # at the end of lines

@@ -19,6 +19,7 @@ from shm_tui.text.formatting import age
 METRIC_PREFIX = "metric:"  # of a metric column's ID, so that a metric named `version` is not the column of versions
 SHORT_ID_CHARS = 8  # characters of an instance ID that distinguish it from its neighbours
 HOST_FIRST_WIDTH = 150  # cells: screens at least this wide show the host's columns before the metrics
+MAX_SORTED_CHARS = 64  # of a metric's string; longer ones have no place in an order, as on the server
 
 
 class Pinning(Enum):
@@ -30,6 +31,7 @@ class Pinning(Enum):
 
 
 SortKey = tuple[Any, ...]
+MISSING: SortKey = (4,)
 
 
 class MetricDescriptions(Protocol):
@@ -40,8 +42,10 @@ class MetricDescriptions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. `text` formats the cell of a row; `sort_key` is None for rows without a value, which sort last.
+    """A column. `text` formats the cell of a row.
 
+    `sort_key` starts with the rank of the value's type: 1 for numbers and times, 2 for booleans, 3 for texts, 4 without
+    a value. `sorts_ages`: its keys are times, and the rows are sorted by the ages of these, the shortest first.
     `field` is the name in the API of what a fixed column shows.
     """
 
@@ -51,10 +55,11 @@ class Column:
     min_width: int
     max_width: int
     text: Callable[[Row, Clock], str]
-    sort_key: Callable[[Row, Clock], SortKey | None]
+    sort_key: Callable[[Row, Clock], SortKey]
     align_right: bool = False
     metric: str | None = None
     field: str = ""
+    sorts_ages: bool = False
 
 
 def _state_text(row: Row, clock: Clock) -> str:
@@ -62,7 +67,7 @@ def _state_text(row: Row, clock: Clock) -> str:
 
 
 def _state_sort_key(row: Row, clock: Clock) -> SortKey:
-    return (SORT_RANK[state_of(row.instance, clock)],)
+    return (1, SORT_RANK[state_of(row.instance, clock)])
 
 
 def _text_column(id: str, label: str, pinning: Pinning, widths: tuple[int, int], field: str) -> Column:
@@ -71,9 +76,9 @@ def _text_column(id: str, label: str, pinning: Pinning, widths: tuple[int, int],
     def text(row: Row, _clock: Clock) -> str:
         return str(getattr(row.instance, field))
 
-    def sort_key(row: Row, _clock: Clock) -> SortKey | None:
+    def sort_key(row: Row, _clock: Clock) -> SortKey:
         value = str(getattr(row.instance, field))
-        return (value.casefold(), value) if value else None
+        return (3, value) if value else MISSING
 
     return Column(id, label, pinning, *widths, text, sort_key, field=field)
 
@@ -82,14 +87,14 @@ def _last_seen_text(row: Row, clock: Clock) -> str:
     return age(row.instance.last_seen_at, clock.now)
 
 
-def _last_seen_sort_key(row: Row, _clock: Clock) -> SortKey | None:
+def _last_seen_sort_key(row: Row, _clock: Clock) -> SortKey:
     last_seen = row.instance.last_seen_at
-    return None if last_seen is None else (-last_seen.timestamp(),)  # sorted by age, the shortest first
+    return MISSING if last_seen is None else (1, last_seen)
 
 
-def _version_sort_key(row: Row, _clock: Clock) -> SortKey | None:
+def _version_sort_key(row: Row, _clock: Clock) -> SortKey:
     version = row.instance.app_version
-    return (row.instance.version_rank, version) if version else None
+    return (3, row.instance.version_rank, version) if version else MISSING
 
 
 STATE = Column("state", "", Pinning.LEFT, 1, 1, _state_text, _state_sort_key, field="status")
@@ -100,7 +105,7 @@ INSTANCE = Column(
     SHORT_ID_CHARS,
     SHORT_ID_CHARS,
     lambda row, _: row.instance.instance_id[:SHORT_ID_CHARS],
-    lambda row, _: (row.instance.instance_id,),
+    lambda row, _: (3, row.instance.instance_id),
     field="instance_id",
 )
 APPLICATION = _text_column("application", "application", Pinning.LEFT, (6, 14), "app_name")
@@ -109,7 +114,16 @@ OS = _text_column("os", "os", Pinning.NONE, (5, 14), "os_arch")
 ENVIRONMENT = _text_column("environment", "env", Pinning.NONE, (5, 12), "environment")
 MODE = _text_column("mode", "mode", Pinning.NONE, (6, 12), "deployment_mode")
 SEEN = Column(
-    "seen", "seen", Pinning.RIGHT, 6, 6, _last_seen_text, _last_seen_sort_key, align_right=True, field="last_seen_at"
+    "seen",
+    "seen",
+    Pinning.RIGHT,
+    6,
+    6,
+    _last_seen_text,
+    _last_seen_sort_key,
+    align_right=True,
+    field="last_seen_at",
+    sorts_ages=True,
 )
 
 # Filters, sort orders, exports, searches and the highlighting of changes follow from these.
@@ -168,12 +182,10 @@ def build_columns(
     return [*left, *middle, SEEN]
 
 
-def value_sort_key(value: Value) -> SortKey | None:
-    """Groups values by type: booleans, numbers, texts, lists. None for no value, which sorts last."""
-    if value is None:
-        return None
+def value_sort_key(value: Value) -> SortKey:
+    """Numbers come before booleans, and booleans before texts, compared by code point. Lists have no place."""
     if isinstance(value, bool):
-        return (0, value)
+        return (2, value)
     if isinstance(value, int | Decimal):
         return (1, value)
-    return (2, value.casefold()) if isinstance(value, str) else (3, len(value))
+    return (3, value) if isinstance(value, str) and len(value) <= MAX_SORTED_CHARS else MISSING

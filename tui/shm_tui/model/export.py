@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from shm_client import Client
-from shm_tui.model.columns import FIXED_COLUMNS, STATE, Column, Pinning, metric_column
+from shm_tui.model.columns import FIXED_COLUMNS, MISSING, STATE, Column, Pinning, metric_column
 from shm_tui.model.live_session import LiveSession
 from shm_tui.model.place import OF_SERVER, Place
 from shm_tui.model.place_sort import column_sorting
@@ -24,7 +24,7 @@ Rows = list[list[object]]
 
 # The metrics of an instance as they were sent, for JSON.
 ALL_METRICS = Column(
-    "metrics", "metrics", Pinning.NONE, 0, 0, lambda row, _: format_json(row.instance.metrics), lambda *_: None
+    "metrics", "metrics", Pinning.NONE, 0, 0, lambda row, _: format_json(row.instance.metrics), lambda *_: MISSING
 )
 
 

@@ -69,7 +69,7 @@ class RowStore:
         self.key_counts: Counter[str] = Counter()  # instances with a value, by metric key
         self.numeric_counts: Counter[str] = Counter()  # instances with a number, by metric key
         self._pending: dict[str, _PendingChange] = {}
-        self._sort_keys: dict[str, SortKey | None] = {}
+        self._sort_keys: dict[str, SortKey] = {}
         self._visible: set[str] = set()  # the same as `visible_ids`
         self.is_windowed = False
         self.first_index = 0
@@ -222,27 +222,22 @@ class RowStore:
         return result
 
     def rebuild_order(self, clock: Clock, *, reuse_keys: bool = False) -> None:
-        """Filters and sorts all rows, unless a window shows the server's order.
-
-        The sort is stable, so that equal rows keep their places.
-        """
+        """Filters and sorts all rows in the order of the server's lists, unless a window shows theirs."""
         if self.is_windowed:
             return
         if not reuse_keys:
             self._sort_keys.clear()
         sort_keys = self._sort_keys
-        candidates = [key for key in self.visible_ids if key in self.rows]
+        candidates = [key for key in self.visible_ids if key in self.rows]  # nearly sorted already
         candidates += [key for key in self.rows if key not in self._visible]
         if self.filter:
             candidates = [key for key in candidates if self.filter.matches(self.rows[key], clock)]
         for key in candidates:
             if key not in sort_keys:
-                sort_keys[key] = self.sort_column.sort_key(self.rows[key], clock)
-        with_value = [key for key in candidates if sort_keys[key] is not None]
-        without_value = [key for key in candidates if sort_keys[key] is None]
-        with_value.sort(key=lambda key: sort_keys[key] or (), reverse=self.is_descending)
-        self.visible_ids = with_value + without_value
-        self._visible = set(self.visible_ids)
+                sort_keys[key] = self._sort_key(key, self.rows[key], clock)
+        candidates.sort(key=sort_keys.__getitem__, reverse=self._is_reversed)
+        self.visible_ids = candidates
+        self._visible = set(candidates)
 
     def is_visible(self, instance_id: str) -> bool:
         """Whether an instance matches the filter. It may be outside of a window."""
@@ -270,10 +265,20 @@ class RowStore:
         if not self.filter.matches(new, clock):
             self._sort_keys.pop(key, None)
             return key in self._visible
-        sort_key = self.sort_column.sort_key(new, clock)
+        sort_key = self._sort_key(key, new, clock)
         has_moved = key not in self._visible or self._sort_keys.get(key) != sort_key
         self._sort_keys[key] = sort_key
         return has_moved
+
+    @property
+    def _is_reversed(self) -> bool:
+        """Whether the greatest sort key comes first: the latest time has the shortest age."""
+        return self.is_descending != self.sort_column.sorts_ages
+
+    def _sort_key(self, key: str, row: Row, clock: Clock) -> SortKey:
+        """Of a row, for both directions: types keep their order, and equal values are sorted by the instance ID."""
+        type_rank, *value = self.sort_column.sort_key(row, clock)
+        return (-type_rank if self._is_reversed else type_rank, *value, key)
 
     def _change_window(self, clock: Clock) -> bool:
         """Shows the next window, or the store's own rows after the last one. Returns whether it did."""
