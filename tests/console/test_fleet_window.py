@@ -126,6 +126,8 @@ async def test_the_cursor_keeps_its_line_while_others_move(server: ServerProcess
     async with open_console(server, "ledger", max_rows=MAX_ROWS) as console:
         await wait_for_window(console, FLEET, FLEET)
         table, store = console.app.table, console.app.table.store
+        await console.pilot.press("g")
+        await console.wait_for_text(f"row 1/{FLEET:,}")
         added: list[Install] = []
         key, line = table.cursor_id, 0
         for index in (5, 1_500):

@@ -14,9 +14,10 @@ from textual.widgets import Label, OptionList
 from shm_tui.config.file import EMPTY
 from shm_tui.config.settings import Settings
 from shm_tui.model.place import Place, parse_place, render_place
+from shm_tui.model.row_store import MAX_ROWS
 from shm_tui.palette_screen import Palette
 from tests.support.console import DrivenConsole, open_console
-from tests.support.console_fuzz import START_SIZE, ConsoleFuzz, without_ages
+from tests.support.console_fuzz import START_SIZE, ConsoleFuzz, comparable_screen
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.installs import Install
 from tests.support.module_server import module_server
@@ -64,20 +65,25 @@ async def test_a_thousand_random_events_leave_the_screen_of_a_fresh_start(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     server, installs = fleet
+    max_rows = MAX_ROWS if seed % 2 else 8  # fewer than there are: the rows are a window
     async with run_fault_proxy(server.port) as proxy:
-        async with open_console(server, size=START_SIZE, url=proxy.url) as console:
+        async with open_console(server, size=START_SIZE, max_rows=max_rows, url=proxy.url) as console:
             fuzz = ConsoleFuzz(console, Random(seed), installs, proxy)
             await console.wait_for_text("● live", "SENT")
             if not await fuzz.run(EVENTS):
                 return
             await fuzz.settle()
             place = render_place(console.app.place)
-            shown = without_ages(console.screen)
+            shown = comparable_screen(console)
             columns = console.app.dashboard.column_choices  # which a console keeps in its configuration file
             settings = Settings(replace(EMPTY, columns=columns))
-        async with open_console(server, size=START_SIZE, place=place, url=proxy.url, settings=settings) as fresh:
+            if console.app.session.store.is_windowed and "\ufffd" in place:
+                return  # the server is asked for the text that was sent, which a fresh console has not seen
+        async with open_console(
+            server, size=START_SIZE, place=place, max_rows=max_rows, url=proxy.url, settings=settings
+        ) as fresh:
             await ConsoleFuzz(fresh, Random(seed), installs, proxy).settle()
-            assert shown == without_ages(fresh.screen), f"seed {seed} at {place}, {columns}, after {fuzz.events[-80:]}"
+            assert shown == comparable_screen(fresh), f"seed {seed} at {place}, {columns}, after {fuzz.events[-80:]}"
 
 
 # What random events have found.
@@ -181,6 +187,21 @@ async def test_a_click_on_an_entry_that_is_gone_ends_no_console(fleet: tuple[Ser
         entries.post_message(click)
         await console.pilot.pause()
         assert console.app._exception is None
+
+
+async def test_a_click_outside_of_a_smaller_terminal_ends_no_console(
+    fleet: tuple[ServerProcess, list[Install]],
+) -> None:
+    """The terminal becomes smaller after the click and before the palette gets it."""
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        await console.pilot.press("ctrl+p")
+        await console.wait_until(lambda: isinstance(console.app.screen, Palette))
+        await console.pilot.resize_terminal(60, 20)
+        x, y = 110, 30
+        console.app.screen.post_message(events.Click(None, x, y, 0, 0, 1, False, False, False, x, y))
+        await console.pilot.pause()
+        assert (console.app._exception, len(console.app.screen_stack)) == (None, 2)
 
 
 async def test_a_page_of_a_palette_without_room_ends_no_console(fleet: tuple[ServerProcess, list[Install]]) -> None:

@@ -119,10 +119,11 @@ class ConsoleFuzz:
 
     def _is_settled(self) -> bool:
         app = self.app
-        view = app.navigation.view.session
+        view, window = app.navigation.view.session, app.session.window
         return (
             app.session.connection.phase is Phase.LIVE
             and app.session.is_complete
+            and (not window.is_requested or (window.is_shown and not window.is_counting and not window._is_outdated))
             and app.dashboard.has_data
             and not app.session.descriptions._has_requests
             and (view is None or (view.loaded_at is not None and not view.error))
@@ -222,6 +223,17 @@ class ConsoleFuzz:
 
     def _mouse(self, kind: type[events.MouseEvent], x: int, y: int, button: int) -> events.MouseEvent:
         return kind(None, x, y, 0, 0, button, False, False, False, x, y)
+
+
+def comparable_screen(console: DrivenConsole) -> list[str]:
+    """What two consoles at one place show alike.
+
+    A window has the columns of the rows that were loaded, so only its top line and its instances are compared.
+    """
+    lines = without_ages(console.screen)
+    store = console.app.session.store
+    is_window = store.is_windowed and console.app.place.view == "instances"
+    return [lines[0], str(store.first_index), *store.visible_ids] if is_window else lines
 
 
 def without_ages(screen: str) -> list[str]:

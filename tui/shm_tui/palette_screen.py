@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.command import Command, CommandList, CommandPalette
+from textual.errors import NoWidget
 from textual.events import Click
 from textual.theme import ThemeProvider
 from textual.widgets import OptionList
@@ -32,6 +33,13 @@ class Palette(CommandPalette):
         """Textual's widgets, with another list."""
         for widget in super().compose():
             yield Entries() if isinstance(widget, CommandList) else widget
+
+    def on_click(self, event: Click) -> None:
+        """Ignores a click outside of the screen, which may be smaller by now; Textual's palette fails for it."""
+        try:
+            self.get_widget_at(event.screen_x, event.screen_y)
+        except NoWidget:
+            event.prevent_default()
 
     def dismiss(self, result: object = None) -> AwaitComplete:
         """Closes the palette if it is on top, as `Dialog` does."""

@@ -343,7 +343,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         store = self.store
         if not store.row_count:
             return
-        before = self.cursor_id
+        before, was_touched = self.cursor_id, self._is_cursor_touched
         index = max(0, min(index, store.row_count - 1))
         self._cursor_index, self._is_cursor_touched = index, True
         self._set_cursor_id(store.id_at(index))
@@ -356,7 +356,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         if self.cursor_id is None:
             self.refresh()
         self._refresh_rows({key for key in (before, self.cursor_id) if key is not None})
-        if before != self.cursor_id:
+        if before != self.cursor_id or not was_touched:  # the top line has the number of a row that was chosen
             self.post_message(CursorMoved())
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
