@@ -98,7 +98,16 @@ def test_pre_releases_are_0_behind_a_latest_release_that_is_not_listed(server: S
         (("--filter", "env:nowhere", "--columns", "version"), 3, "No instance matches"),
         (("--view", "fleet", "--filter", "nobody"), 3, "No application matches"),
         (("--filter", "sent>", "--format", "csv"), 2, "is invalid"),
-        (("--app", "nobody", "--format", "csv"), 1, "application"),
+        (("--app", "nobody", "--format", "csv"), 2, "no application has the slug nobody; there are: "),
+        (("--view", "nonsense"), 2, "The views are: fleet, instances, "),
+        (("--view", "nobody/versions", "--json"), 2, "no application has the slug nobody; there are: "),
+        (("--view", "instance/ffffffff"), 2, "No instance has this ID"),
+        (("--view", "metric/absent"), 2, "has no metric absent; it has: "),
+        (("--view", "metric/absent", "--format", "csv"), 2, "has no metric absent; it has: "),
+        (("--view", "metric/sent/absent/missing", "--json"), 2, "has no metric missing, absent; it has: "),
+        (("--view", "breakdown/absent"), 2, "has no metric absent; it has: "),
+        (("--view", "breakdown/version/absent"), 2, "has no metric absent; it has: "),
+        (("--view", "metric/sent/version"), 0, ""),
         (("--columns", "version,snet"), 0, "No row has a value of: metrics.snet."),
         (
             (
@@ -115,7 +124,8 @@ def test_a_script_can_tell_the_outcomes_apart(
 ) -> None:
     Install(shared_server.url, environment="ci").enroll({"sent": 1})
     completed = once(shared_server, *arguments)
-    assert (completed.returncode, sentence in completed.stderr) == (status, True)
+    assert (completed.returncode, sentence in completed.stderr) == (status, True), completed.stderr
+    assert status != 2 or not completed.stdout
     assert "Traceback" not in completed.stderr
 
 

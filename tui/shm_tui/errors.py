@@ -6,7 +6,7 @@ ConsoleError
 │   ├── MissingTokenError   there is no token
 │   └── KeyringError        the user's keyring cannot be used
 ├── ConfigError    the configuration file is invalid, or cannot be read or written
-├── ListError      the filter of `--once` is invalid, or the server does not evaluate it
+├── ListError      an option of `--once` is invalid, or names what the server does not have
 ├── ExportError    an export cannot be written, or is too long for the clipboard
 └── NoDataError    the server sent no data for a screenshot
 """
@@ -37,7 +37,7 @@ class ConfigError(ConsoleError):
 
 
 class ListError(ConsoleError):
-    """The filter of `--once` is invalid, or has terms that the server does not evaluate."""
+    """An option of `--once` is invalid, names what the server does not have, or asks for what it does not evaluate."""
 
 
 class NoDataError(ConsoleError):

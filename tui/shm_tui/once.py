@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 
-from shm_client import Client, ClientError
+from shm_client import Category, Client, ClientError, Flag, Kpi, UnknownApplicationError
 from shm_tui.config.contexts import make_client
 from shm_tui.errors import ConsoleError, ListError
 from shm_tui.model.columns import APPLICATION, FIXED_COLUMNS, Column, metric_column
@@ -27,10 +27,11 @@ from shm_tui.model.export import (
     select_columns,
     view_source,
 )
-from shm_tui.model.place import Place
+from shm_tui.model.place import VIEW_NAMES, Place
 from shm_tui.model.place_sort import server_sorting
 from shm_tui.model.row import Row
 from shm_tui.model.state import Clock
+from shm_tui.model.views.base import View
 from shm_tui.text.encoding import in_encoding, json_in_encoding
 from shm_tui.text.formatting import timestamp
 from shm_tui.text.table_formats import METRICS, TableFormat, render_head, render_rows
@@ -41,6 +42,7 @@ MAX_WATCH_S = 86_400.0  # cron does the rest
 BROKEN_PIPE_STATUS = 1  # the reader of a pipe has closed it before the end: as `shm export`
 NOTHING_STATUS = 3  # nothing matches the filter
 MAX_KEYS = 500  # metrics with a column by default: those that the server describes at once
+MAX_NAMES = 12  # of those that the server has, where an option has none of them
 FILTERED_VIEWS = ("instances", "fleet")
 PAST_VIEWS = ("versions", "metric")
 
@@ -113,14 +115,50 @@ async def _watch(server: str, token: str, options: OnceOptions) -> int:
 
 async def _run(server: str, token: str, options: OnceOptions) -> int:
     async with make_client(server, token) as client:
-        if options.format is not None:
-            return await _print_records(client, options, options.format)
-        if options.place.view != "instances":
-            return await _print_view(client, options)
-        await _check_sort(client, options.place)
-        if options.columns:
-            return await _print_columns(client, options)
-        return await _print_report(client, options)
+        try:
+            return await _print_data(client, options)
+        except UnknownApplicationError as error:
+            await _check_application(client, options.place)
+            raise ListError(str(error)) from None
+
+
+async def _print_data(client: Client, options: OnceOptions) -> int:
+    if options.format is not None:
+        return await _print_records(client, options, options.format)
+    if options.place.view != "instances":
+        return await _print_view(client, options)
+    await _check_sort(client, options.place)
+    if options.columns:
+        return await _print_columns(client, options)
+    return await _print_report(client, options)
+
+
+async def _check_application(client: Client, place: Place) -> None:
+    """Raises ListError with the names that are possible for a place whose application does not exist."""
+    slugs = [application.slug for application in await client.applications()]
+    if place.app and place.app not in slugs:
+        raise ListError(
+            f"no application has the slug {place.app}; there are: {_first_names(slugs)}. "
+            f"The views are: {', '.join(VIEW_NAMES)}"
+        )
+
+
+async def _fetch_view(client: Client, place: Place) -> tuple[View, Place]:
+    """Loads a view. Raises ListError if its arguments name a metric that the application does not have."""
+    from shm_tui.view_report import fetch_view
+
+    view, place = await fetch_view(client, place)
+    if names := view.unknown_names():
+        metrics: list[Kpi | Flag | Category] = [*view.kpis.kpis, *view.kpis.flags, *view.kpis.categories]
+        known = [metric.key for metric in metrics]
+        raise ListError(f"{place.app} has no metric {', '.join(names)}; it has: {_first_names(known)}")
+    return view, place
+
+
+def _first_names(names: Sequence[str]) -> str:
+    """Some of the names, and whether there are more."""
+    more = ["…"] if len(names) > MAX_NAMES else []
+    return ", ".join([*names[:MAX_NAMES], *more]) or "none"
 
 
 async def _print_report(client: Client, options: OnceOptions) -> int:
@@ -137,7 +175,7 @@ async def _print_report(client: Client, options: OnceOptions) -> int:
 async def _print_view(client: Client, options: OnceOptions) -> int:
     from shm_tui import view_report
 
-    view, place = await view_report.fetch_view(client, options.place)
+    view, place = await _fetch_view(client, options.place)
     if options.as_json:
         _print(view_report.to_json(client, view, place) + "\n", is_json=True)
     else:
@@ -196,9 +234,7 @@ def _note_empty(names: Sequence[str], empty: Collection[str]) -> None:
 async def _source(client: Client, options: OnceOptions, format_: TableFormat) -> tuple[ExportSource, Place]:
     place = options.place
     if place.view != "instances":
-        from shm_tui.view_report import fetch_view
-
-        view, place = await fetch_view(client, place)
+        view, place = await _fetch_view(client, place)
         return _choose_columns(view_source(view, place), options.columns), place
     from shm_tui.report import list_conditions
 

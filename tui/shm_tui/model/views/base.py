@@ -97,6 +97,10 @@ class View(ABC):
         """The place with another metric over the first one, after the last none; None if the view has none."""
         return None
 
+    def unknown_names(self) -> list[str]:
+        """The metrics in the arguments of the place that the application does not have."""
+        return []
+
     @property
     def instance(self) -> Instance | None:
         """The instance that the view shows, on which an admin can decide; None if it shows several."""

@@ -44,6 +44,10 @@ class BreakdownView(DataView[Breakdown]):
         """The groups and the dimensions."""
         return None if self._data is None else BreakdownDocument(self._data, dimensions_of(self.kpis))
 
+    def unknown_names(self) -> list[str]:
+        """The dimension, if no instance sends it, and the metric."""
+        return [] if self._data is None else self._data.unknown_keys
+
     def step(self, place: Place, columns: int, metrics: int) -> Place | None:
         """Another dimension, or another metric: after the last one none."""
         by = cycle(dimensions_of(self.kpis), place.argument(0) or DEFAULT_DIMENSION, columns) or DEFAULT_DIMENSION

@@ -90,6 +90,11 @@ class MetricView(View):
             return None
         return MetricDocument(self._entry, self._series, self._breakdown, self._histogram)
 
+    def unknown_names(self) -> list[str]:
+        """The metrics without any value in the range that no instance sends, and the dimension."""
+        parts = [part for part in (self._series, self._breakdown) if part is not None and self._key]
+        return list(dict.fromkeys(key for part in parts for key in part.unknown_keys))
+
     def step(self, place: Place, columns: int, metrics: int) -> Place | None:
         """Another metric. Columns move the time that is read."""
         key = cycle(_keys(self.kpis), place.argument(0) or self._key, metrics)
