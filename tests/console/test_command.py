@@ -147,18 +147,26 @@ def test_a_screenshot_shows_the_fleet(server: ServerProcess, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.long)])
 def test_once_prints_in_any_encoding(server: ServerProcess, encoding: str) -> None:
-    """Missing characters get an ASCII form or an escape, and the JSON document keeps its values."""
+    """Missing characters keep the columns of a table aligned, and JSON and CSV keep the values."""
     Install(server.url, app_name="日本 \U0001f600…").enroll({"sent": 1})
+    Install(server.url, app_name="Ledger").enroll({"sent": 1})
     options = ("--server", server.url, "--data-dir", str(server.data_dir), "--once")
     environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     text, document = console(*options, **environment), console(*options, "--json", **environment)
-    for completed in (text, document):
-        assert (completed.returncode, completed.stderr) == (0, "")
-        assert completed.stdout.isascii()
+    table = console(*options, "--columns", "application,version", **environment)
+    rows = console(*options, "--view", "fleet", "--format", "csv", **environment)
+    assert [completed.returncode for completed in (text, document, table, rows)] == [0, 0, 0, 0]
+    assert (text.stdout + document.stdout + table.stdout + rows.stdout).isascii()
+    assert (document.stderr, rows.stderr) == ("", "")
+    name = {"ascii": "ascii", "latin-1": "iso8859-1"}[encoding]
+    note = f"shm console: The encoding {name} lacks characters, which are ?; --format has them as escapes.\n"
+    assert (text.stderr, table.stderr) == (note, note)
     assert "* active" in text.stdout
-    assert "\\u65e5\\u672c" in text.stdout
-    (application,) = json.loads(document.stdout)["applications"]
-    assert application["application"]["name"] == "日本 \U0001f600…"
+    assert "???? ??." in text.stdout
+    assert sorted(table.stdout.splitlines()[1:]) == ["  ???? ??.     1.4.2", "  Ledger       1.4.2"]
+    applications = json.loads(document.stdout)["applications"]
+    assert "日本 \U0001f600…" in [application["application"]["name"] for application in applications]
+    assert "\\u65e5\\u672c" in rows.stdout
 
 
 def test_once_prints_a_view_and_a_filtered_list(server: ServerProcess) -> None:

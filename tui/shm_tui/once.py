@@ -7,7 +7,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
@@ -32,7 +32,7 @@ from shm_tui.model.place_sort import server_sorting
 from shm_tui.model.row import Row
 from shm_tui.model.state import Clock
 from shm_tui.model.views.base import View
-from shm_tui.text.encoding import in_encoding, json_in_encoding
+from shm_tui.text.encoding import UNKNOWN, in_encoding, json_in_encoding, table_in_encoding
 from shm_tui.text.formatting import timestamp
 from shm_tui.text.table_formats import METRICS, TableFormat, render_head, render_rows
 
@@ -166,7 +166,7 @@ async def _print_report(client: Client, options: OnceOptions) -> int:
 
     data = await report.fetch_report(client, options.place)
     if options.as_json:
-        _print(report.to_json(data) + "\n", is_json=True)
+        _print(report.to_json(data) + "\n", json_in_encoding)
     elif text := report.to_text(data, _width(), print_note):
         _print(text + "\n")
     return NOTHING_STATUS if data.matching_instances == 0 else 0
@@ -177,7 +177,7 @@ async def _print_view(client: Client, options: OnceOptions) -> int:
 
     view, place = await _fetch_view(client, options.place)
     if options.as_json:
-        _print(view_report.to_json(client, view, place) + "\n", is_json=True)
+        _print(view_report.to_json(client, view, place) + "\n", json_in_encoding)
     else:
         _print(view_report.to_text(client, view, place, _width(), sys.stdout.encoding or "utf-8", print_note) + "\n")
     return NOTHING_STATUS if place.filter and not view_source(view, place).total else 0
@@ -206,12 +206,13 @@ async def _print_columns(client: Client, options: OnceOptions) -> int:
 async def _print_records(client: Client, options: OnceOptions, format_: TableFormat) -> int:
     """All rows of the list, page by page, or those of a view, in a format for other programs."""
     source, place = await _source(client, options, format_)
+    convert = json_in_encoding if format_ == "jsonl" else in_encoding
     is_first, empty = True, set(source.names)
     async for rows in source.pages():
         if rows and is_first:
-            _print(render_head(format_, source.names), is_json=format_ == "jsonl")
+            _print(render_head(format_, source.names), convert)
         is_first = is_first and not rows
-        _print(render_rows(format_, source.names, rows), is_json=format_ == "jsonl")
+        _print(render_rows(format_, source.names, rows), convert)
         empty -= _filled(source.names, rows)
     if is_first:
         return await _note_nothing(client, place)
@@ -287,11 +288,14 @@ async def _note_nothing(client: Client, place: Place) -> int:
     return NOTHING_STATUS if place.filter else 0
 
 
-def _print(text: str, *, is_json: bool = False) -> None:
+def _print(text: str, convert: Callable[[str, str], str] = table_in_encoding) -> None:
     """Prints to standard output, in an encoding that may lack characters. Raises ConsoleError."""
-    convert = json_in_encoding if is_json else in_encoding
+    encoding = sys.stdout.encoding or "utf-8"
+    converted = convert(text, encoding)
+    if convert is table_in_encoding and converted.count(UNKNOWN) > text.count(UNKNOWN):
+        print_note(f"The encoding {encoding} lacks characters, which are {UNKNOWN}; --format has them as escapes.")
     try:
-        sys.stdout.write(convert(text, sys.stdout.encoding or "utf-8"))
+        sys.stdout.write(converted)
         sys.stdout.flush()
     except OSError as error:
         # Python flushes standard output at exit and would report the error again.
