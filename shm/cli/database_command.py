@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
-from shm.cli.terminal import standard_output
+from shm.cli.terminal import BROKEN_PIPE_STATUS, flush_results
 from shm.core import logs
 from shm.core.errors import ConfigurationError, DatabaseUnavailable, Refusal, StatementFailed, UnstorableData
 from shm.core.settings import Settings
@@ -18,7 +18,6 @@ from shm.db.embedded.postgres import RestartIfDead, provide_dsn
 from shm.db.migrations import check_schema, migrate
 
 FLAGS = ("dsn", "data_dir")  # of every command except `serve`, which has a flag for each setting
-BROKEN_PIPE_STATUS = 1  # exit status when the reader of standard output has closed it before the end
 
 T = TypeVar("T")
 Action = Callable[[Database, Settings], Awaitable[int]]
@@ -53,8 +52,7 @@ def run_with_resource(
         create = prepare is not check_schema
         with open_dsn(settings, create=create) as (dsn, _), resource as opened:
             status = run_cancellable(_with_database(settings, dsn, opened, prepare, action))
-            with standard_output():
-                sys.stdout.flush()
+            flush_results()
             return status
 
     return run_for_status(command)

@@ -8,10 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, distribution
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import shm
 from shm.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 DISTRIBUTION = "shm-server"
 GROUP = "shm.commands"
@@ -27,6 +30,22 @@ class Command(Protocol):
 
     def run(self, args: argparse.Namespace) -> int:
         """Runs the subcommand and returns its exit status. Raises ConfigurationError if it cannot start."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser, of the subcommands too, that does not ignore that its help cannot be written to standard output."""
+
+    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
+        if file is not sys.stdout:
+            super()._print_message(message, file)
+            return
+        from shm.cli.terminal import BROKEN_PIPE_STATUS, flush_results, print_result
+
+        try:
+            print_result(message.removesuffix("\n"))
+            flush_results()
+        except BrokenPipeError:
+            sys.exit(BROKEN_PIPE_STATUS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +79,7 @@ def command_entry_points() -> dict[str, EntryPoint]:
 def _run(arguments: list[str]) -> int:
     """Imports only the module of the requested subcommand."""
     commands = command_entry_points()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="shm",
         description="SHM (Self-Hosted Metrics): privacy-first telemetry for self-hosted software.",
         epilog="`shm COMMAND --help` describes a command.",
@@ -76,7 +95,7 @@ def _run(arguments: list[str]) -> int:
     return command.run(args)
 
 
-def _add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", point: EntryPoint) -> None:
+def _add_command(subparsers: "argparse._SubParsersAction[_Parser]", point: EntryPoint) -> None:
     command: Command = point.load()
     subparser = subparsers.add_parser(point.name, help=command.HELP, description=command.HELP)
     command.configure(subparser)

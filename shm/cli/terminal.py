@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from shm.core.errors import ConfigurationError
 from shm.core.signals import interruptible
 
+BROKEN_PIPE_STATUS = 1  # exit status when the reader of standard output has closed it before the end
+
 
 @contextmanager
 def standard_output() -> Iterator[None]:
@@ -23,6 +25,18 @@ def standard_output() -> Iterator[None]:
         if isinstance(error, BrokenPipeError):
             raise
         raise ConfigurationError(f"Standard output cannot be written: {error.strerror}.") from None
+
+
+def check_output() -> None:
+    """Raises ConfigurationError if standard output is closed or full. It cannot know the reader of a pipe."""
+    with standard_output():
+        os.write(sys.stdout.fileno(), b"")
+
+
+def flush_results() -> None:
+    """Writes what has been printed, with the errors of `standard_output`."""
+    with standard_output():
+        sys.stdout.flush()
 
 
 def print_result(line: str) -> None:

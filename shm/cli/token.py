@@ -1,6 +1,7 @@
 """`shm token`: lists, creates, rotates and removes API tokens, directly in the database.
 
 It needs access to the database and no token. Standard output contains only the result, so a new token can be piped.
+A token that cannot be printed is not created.
 """
 
 import argparse
@@ -10,7 +11,14 @@ from uuid import UUID
 
 from shm.auth.tokens import Role, Token, TokenStore, encode_page_token
 from shm.cli import database_command
-from shm.cli.terminal import print_message, print_result, print_table, strip_control_characters
+from shm.cli.terminal import (
+    check_output,
+    flush_results,
+    print_message,
+    print_result,
+    print_table,
+    strip_control_characters,
+)
 from shm.core.settings import Settings
 from shm.core.settings.flags import add_flags
 from shm.core.settings.parsers import parse_duration
@@ -72,19 +80,32 @@ async def _list(_: argparse.Namespace, tokens: TokenStore) -> None:
 
 
 async def _create(args: argparse.Namespace, tokens: TokenStore) -> None:
+    check_output()
     issued = await tokens.create(args.name, Role[args.role.upper()], args.expires)
     expiry = "without expiry" if issued.expires_at is None else f"valid until {_format_time(issued.expires_at)}"
     print_message(f"Created a token with the role {issued.role}, {expiry}, ID {issued.id}. It is shown only now:")
-    print_result(issued.token)
+    try:
+        print_result(issued.token)
+        flush_results()
+    except BaseException:
+        await tokens.delete(issued.id)
+        print_message("It was removed again, because it could not be printed.")
+        raise
 
 
 async def _rotate(args: argparse.Namespace, tokens: TokenStore) -> None:
+    check_output()
     issued = await tokens.rotate(args.id)
     name = strip_control_characters(issued.name)
     print_message(f"Replaced the secret of {issued.id} ({name}), with immediate effect in every server.")
     if issued.is_servers_own:
         print_message("It is in admin.token in the data directory.")
-    print_result(issued.token)
+    try:
+        print_result(issued.token)
+        flush_results()
+    except BaseException:
+        print_message("The new one could not be printed: replace it again.")
+        raise
 
 
 async def _remove(args: argparse.Namespace, tokens: TokenStore) -> None:

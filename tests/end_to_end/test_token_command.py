@@ -94,10 +94,50 @@ def test_a_command_that_fails_prints_one_sentence(database: str, arguments: tupl
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [("token", "list"), ("token", "--help"), ("--version",)])
 @pytest.mark.parametrize("output", ["1>&-", "1>/dev/full"])
-def test_an_output_that_cannot_be_written_is_a_sentence(database: str, output: str) -> None:
-    completed = subprocess.run(
-        ["sh", "-c", f'exec "$@" {output}', "sh", *SHM, "token", "list"],
+def test_an_output_that_cannot_be_written_is_a_sentence(database: str, output: str, arguments: tuple[str, ...]) -> None:
+    completed = with_output(output, database, *arguments)
+    assert completed.returncode == 1
+    assert completed.stderr.splitlines()[-1].startswith("shm: Standard output cannot be written: ")
+    assert "Traceback" not in completed.stderr
+
+
+@pytest.mark.parametrize("output", ["1>&-", "1>/dev/full"])
+def test_no_token_changes_where_it_cannot_be_printed(server: ServerProcess, database: str, output: str) -> None:
+    old = run_shm("token", "add", "script", SHM_DB_DSN=database).stdout.strip()
+    script = next(token for token in server.get("tokens").json() if token["name"] == "script")
+    for arguments in (("add", "unseen"), ("rotate", script["id"])):
+        completed = with_output(output, database, "token", *arguments)
+        assert completed.returncode == 1
+        assert completed.stderr.startswith("shm: Standard output cannot be written: ")
+    assert "unseen" not in [token["name"] for token in server.get("tokens").json()]
+    assert status(server, old) == 200
+
+
+def test_a_token_whose_reader_has_gone_is_removed_again(database: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as output:
+        completed = subprocess.run(
+            [*SHM, "token", "add", "unseen"],
+            env=os.environ | {"SHM_DB_DSN": database},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert completed.returncode == 1
+    assert completed.stderr.splitlines()[-1] == "It was removed again, because it could not be printed."
+    assert len(run_shm("token", "list", SHM_DB_DSN=database).stdout.splitlines()) == 1
+
+
+def with_output(output: str, database: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """`shm` with a redirection of a shell."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {output}', "sh", *SHM, *arguments],
         env=os.environ | {"SHM_DB_DSN": database},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -105,9 +145,6 @@ def test_an_output_that_cannot_be_written_is_a_sentence(database: str, output: s
         timeout=60,
         check=False,
     )
-    assert completed.returncode == 1
-    assert completed.stderr.splitlines()[-1].startswith("shm: Standard output cannot be written: ")
-    assert "Traceback" not in completed.stderr
 
 
 def test_a_token_name_cannot_control_the_terminal(database: str) -> None:
