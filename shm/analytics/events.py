@@ -37,7 +37,7 @@ class Event(msgspec.Struct):
     """An event. Members that its kind does not have are null.
 
     `app`: the application's slug. `version`: that was seen for the first time, or of the server that started.
-    `instances`: how many, in the period from `since` to `at`; of `approvals_due`, how many waited at `at`.
+    `instances`: how many, in the period from `since`; of `approvals_due`, how many waited on that day at most.
     """
 
     id: str

@@ -137,17 +137,27 @@ SELECT until < date_trunc('day', now()) AS has_more FROM span;
 
 -- name: write_approvals
 -- Adds, for each application with instances that wait for approval, an event for a day on which a new one came to wait.
-INSERT INTO events (at, kind, app_slug, since, instances)
-SELECT now(), 'approvals_due', waiting.app_slug, date_trunc('day', now()), waiting.instances
-FROM (
+-- The number of the day's event grows with those that come later, except for the last minute of the day: the next day's
+-- event has those.
+WITH waiting AS (
     SELECT app_slug, sum(instances) AS instances
     FROM tallies
     WHERE metric_type = 'status' AND key = 'pending'
     GROUP BY app_slug
     HAVING sum(instances) > 0
-) waiting
+),
+followed AS (
+    UPDATE events e SET instances = waiting.instances
+    FROM waiting
+    WHERE
+        e.kind = 'approvals_due' AND coalesce(e.app_slug, '') = waiting.app_slug AND coalesce(e.version, '') = ''
+        AND coalesce(e.since, '-infinity') = date_trunc('day', now()) AND e.instances < waiting.instances
+)
+INSERT INTO events (at, kind, app_slug, since, instances)
+SELECT now(), 'approvals_due', waiting.app_slug, date_trunc('day', now()), waiting.instances
+FROM waiting
 CROSS JOIN LATERAL (
-    SELECT coalesce(max(e.at), '-infinity') AS at, coalesce(max(e.since), '-infinity') AS since
+    SELECT coalesce(max(e.since), '-infinity') AS since, coalesce(max(e.since), '-infinity') + interval '23:59' AS until
     FROM events e
     WHERE e.app_slug = waiting.app_slug AND e.kind = 'approvals_due'
 ) last
@@ -155,21 +165,33 @@ WHERE
     last.since < date_trunc('day', now()) AND EXISTS (
         SELECT FROM instances i
         WHERE
-            i.status = 'pending' AND coalesce(i.last_seen_at, '-infinity') > last.at
-            AND i.app_slug = waiting.app_slug AND i.first_seen_at > last.at
+            i.status = 'pending' AND coalesce(i.last_seen_at, '-infinity') > last.until
+            AND i.app_slug = waiting.app_slug AND i.first_seen_at > last.until
     )
 ON CONFLICT DO NOTHING;
 
 -- name: write_floods
--- Adds an event for this and for the last hour, if it has more new instances than `max_new_installs`.
+-- Adds an event for this and for the last hour, if it has more new instances than `max_new_installs`. Its number grows
+-- with those that come later.
+WITH floods AS (
+    SELECT hour.since, new.instances
+    FROM (VALUES (date_trunc('hour', now())), (date_trunc('hour', now()) - interval '1 hour')) hour (since)
+    CROSS JOIN LATERAL (
+        SELECT sum(t.instances) AS instances FROM tallies t
+        WHERE t.metric_type = 'new' AND t.key = to_char(hour.since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24')
+    ) new
+    WHERE new.instances > %(max_new_installs)s::bigint
+),
+followed AS (
+    UPDATE events e SET instances = floods.instances
+    FROM floods
+    WHERE
+        e.kind = 'registration_flood' AND coalesce(e.app_slug, '') = '' AND coalesce(e.version, '') = ''
+        AND coalesce(e.since, '-infinity') = floods.since AND e.instances < floods.instances
+)
 INSERT INTO events (at, kind, since, instances)
-SELECT least(now(), hour.since + interval '1 hour'), 'registration_flood', hour.since, new.instances
-FROM (VALUES (date_trunc('hour', now())), (date_trunc('hour', now()) - interval '1 hour')) hour (since)
-CROSS JOIN LATERAL (
-    SELECT sum(t.instances) AS instances FROM tallies t
-    WHERE t.metric_type = 'new' AND t.key = to_char(hour.since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24')
-) new
-WHERE new.instances > %(max_new_installs)s::bigint
+SELECT least(now(), since + interval '1 hour'), 'registration_flood', since, instances
+FROM floods
 ON CONFLICT DO NOTHING;
 
 -- name: delete_old

@@ -168,6 +168,12 @@ def test_approvals_floods_and_starts_are_events(database: str, serve: Callable[.
         expected = {("approvals_due", "ledger", 2), ("registration_flood", None, MAX_NEW_INSTALLS + 2)}
         listed = {(event["kind"], event["app"], event["instances"]) for event in environment.list_events()}
         assert listed - {("server_started", None, None)} == expected
+        install = Install(server.url)
+        install.register()
+        assert install.activate().json()["status"] == "pending"
+        followed = {(event["kind"], event["app"], event["instances"]) for event in environment.list_events()}
+        expected = {("approvals_due", "ledger", 3), ("registration_flood", None, MAX_NEW_INSTALLS + 3)}
+        assert followed - {("server_started", None, None)} == expected
         shift_times(database, timedelta(days=1))
         assert len(environment.list_events()) == 3  # those that wait are no news on the next day
         Install(server.url, app_name="Kiosk").register()
