@@ -102,7 +102,7 @@ async def test_the_details_stay_on_their_instance(two_apps: tuple[ServerProcess,
     async with open_console(server, "details") as console:
         await wait_for_rows(console, 2)
         await console.pilot.press("enter")
-        await console.wait_for_text(install.instance_id)
+        await console.wait_for_text(install.instance_id, "active and counted")
         console.app.table.focus()
         await console.pilot.press("down")
         await console.wait_for_text(install.instance_id)
@@ -111,7 +111,8 @@ async def test_the_details_stay_on_their_instance(two_apps: tuple[ServerProcess,
         await console.pilot.press("escape")
         url = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
         await asyncio.to_thread(httpx.delete, url, headers=server.headers)
-        await console.wait_for_text(install.instance_id, "erased")
+        await console.wait_for_text(install.instance_id, "erased: its last data follow")
+        assert "active and counted" not in console.screen
         assert console.app.table.cursor_id == other.instance_id
 
 

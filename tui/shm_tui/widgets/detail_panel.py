@@ -22,6 +22,7 @@ LABEL_WIDTH = 12  # cells of a label
 MIN_KEY_WIDTH, MAX_KEY_WIDTH = 12, 30  # cells of a metric's key, which is cut in its middle
 VALUE_WIDTH = 22  # cells of a metric's value, aligned on the right
 IDENTITY_COLUMNS = (VERSION, *sorted(HOST_COLUMNS, key=lambda column: column.id))
+ERASED = "erased"
 STYLES = ("title", "heading", "name", "value", *(state.style for state in State))
 
 
@@ -95,7 +96,7 @@ class DetailPanel(VerticalScroll):
 def absence_note(store: RowStore, instance_id: str) -> str:
     """Why an instance is not in the table; "" if it is."""
     if instance_id not in store.rows:
-        return "erased" if len(store.rows) < store.limit else "no longer in the table"
+        return ERASED if len(store.rows) < store.limit else "no longer in the table"
     return "" if store.is_visible(instance_id) else "no longer matches the filter"
 
 
@@ -104,17 +105,17 @@ def render_details(
 ) -> Text:
     """State, identity, times and metrics of an instance, and its JSON as it was sent, in lines of `width` cells.
 
-    `note` follows the state.
+    `note` follows the state, which an erased instance no longer has.
     """
     instance = row.instance
     key_width = max(MIN_KEY_WIDTH, min(MAX_KEY_WIDTH, width - VALUE_WIDTH))
     state = state_of(instance, clock)
-    lines = [
-        Text.assemble((instance.instance_id, style["title"])),
-        Text.assemble((state.glyph, style[state.style]), (f" {state.meaning}", style["name"])),
-    ]
-    if note:
-        lines.append(Text(note, style["bad"]))
+    lines = [Text.assemble((instance.instance_id, style["title"]))]
+    if note == ERASED:
+        lines.append(Text("erased: its last data follow", style["bad"]))
+    else:
+        lines.append(Text.assemble((state.glyph, style[state.style]), (f" {state.meaning}", style["name"])))
+        lines += [Text(note, style["bad"])] if note else []
 
     def section(title: str, pairs: list[tuple[str, str]]) -> None:
         if not pairs:
