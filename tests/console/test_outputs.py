@@ -75,6 +75,7 @@ async def test_a_cancelled_or_failed_export_leaves_no_file(
         await console.wait_for_text("1 of 3 rows", "Esc cancel")
         assert exported(tmp_path).name.startswith(".shm-ledger")
         await console.pilot.press("escape")
+        await console.wait_for_text("The export was cancelled after 1 row: no file was written")
         await console.wait_until(lambda: not list(tmp_path.iterdir()))
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)

@@ -30,8 +30,11 @@ FORMAT_KEYS: dict[str, tuple[TableFormat, str]] = {
 CLOSE = "Esc close"  # the last line of an export that has ended
 
 
-class ExportScreen(Dialog[None]):
-    """Exports a source into a file of `folder`, or to the clipboard where `folder` is None."""
+class ExportScreen(Dialog[str]):
+    """Exports a source into a file of `folder`, or to the clipboard where `folder` is None.
+
+    The result is a notice of an export that was cancelled; "" or None of any other.
+    """
 
     BINDINGS = [  # noqa: RUF012
         *(Binding(key, f"export('{format_}')", label) for key, (format_, label) in FORMAT_KEYS.items()),
@@ -44,6 +47,7 @@ class ExportScreen(Dialog[None]):
         self._source, self._folder, self._copy = source, folder, copy
         self._job: Worker[None] | None = None
         self._path: Path | None = None  # once it has been written
+        self._count = 0  # rows so far
         self._body = Static(self._question, markup=False)
 
     def compose(self) -> ComposeResult:
@@ -80,10 +84,13 @@ class ExportScreen(Dialog[None]):
             self._show(f"Wrote {self._path}", self._copy("path", str(self._path)), CLOSE)
 
     def action_cancel(self) -> None:
-        """Closes the box. An export that runs ends, and its file is removed."""
-        if self._job is not None:
-            self._job.cancel()
-        self.dismiss()
+        """Closes the box. An export that runs ends, and its unfinished file, which has no name yet, is removed."""
+        if self._job is None or self._job.is_finished:
+            self.dismiss()
+            return
+        self._job.cancel()
+        left = "no file was written" if self._folder is not None else "nothing was copied"
+        self.dismiss(f"The export was cancelled after {plural(self._count, 'row')}: {left}")
 
     async def _export(self, format_: TableFormat) -> None:
         try:
@@ -107,6 +114,7 @@ class ExportScreen(Dialog[None]):
         self._show(self._copy(plural(count, "row"), collected.text), self._source.note, CLOSE)
 
     def _show_progress(self, count: int) -> None:
+        self._count = count
         total = self._source.total
         self._show(f"{count:,} of {total:,} rows" if total is not None else plural(count, "row"), "Esc cancel")
 

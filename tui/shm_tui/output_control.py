@@ -62,6 +62,10 @@ class OutputControl:
         """Asks for the format, and exports the rows of the list or the view."""
         from shm_tui.export_screen import ExportScreen
 
+        def show_result(notice: str | None) -> None:
+            if notice:
+                self._notify(notice)
+
         source = self._source()
         if source is None or not source.names:
             self._notify("There is nothing to export yet.")
@@ -71,7 +75,7 @@ class OutputControl:
         except OSError as error:  # it has been removed
             self._notify(f"There is no current directory to export to: {error.strerror}")
         else:
-            self._app.push_screen(ExportScreen(source, folder, self.copy))
+            self._app.push_screen(ExportScreen(source, folder, self.copy), show_result)
 
     def show_json(self) -> None:
         """Shows the JSON of the instance or the view in the pager, else in the console's own viewer."""
