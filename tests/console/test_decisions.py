@@ -56,6 +56,11 @@ async def test_many_are_decided_on_by_marks_and_by_the_filter(server: ServerProc
         await console.wait_until(lambda: len(console.rows()) == 6 and console.app.decisions.is_admin)
         await console.pilot.press("g", "space", "space", "space", "k", "space")  # the third is unmarked again
         await console.wait_for_text("2 marked", f"*◐  {fleet[0].instance_id[:8]}")
+        assert console.screen.splitlines()[-1].split("   ") == [
+            *(" a approve", "R revoke", "X erase", "Space mark", "u unmark all", "/ filter", "? help", "q quit")
+        ]
+        await console.pilot.press("slash", "escape")
+        await console.wait_for_text("u unmark all")
         await console.pilot.press("R")
         await console.wait_for_text("Revoke 2 instances?", fleet[0].instance_id[:8], fleet[1].instance_id[:8])
         await console.pilot.press("n")
@@ -65,6 +70,7 @@ async def test_many_are_decided_on_by_marks_and_by_the_filter(server: ServerProc
         await console.pilot.press("y")
         await console.wait_for_text("Revoked 2 instances")
         await console.wait_until_gone("2 marked")
+        await console.wait_until_gone("u unmark all")
         assert [status_code(server, install)[1] for install in fleet] == ["revoked"] * 2 + ["active"] * 4
         await console.enter("env:ci", "slash")
         await console.wait_until(lambda: len(console.rows()) == 3)

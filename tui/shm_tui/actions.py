@@ -10,7 +10,9 @@ from typing import Literal
 from shm_tui.model.place import ViewName
 
 # The part of the screen that receives the keys; of a view, the keys that do something in it.
-Context = Literal["table", "details", "filter", "place", "fleet", "chart", "metric", "breakdown", "instance", "page"]
+Context = Literal[
+    "table", "marked", "details", "filter", "place", "fleet", "chart", "metric", "breakdown", "instance", "page"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,15 @@ ACTIONS = (
     Action("reverse", "s", "s", "reverse the sort order", SORTING),
     Action("sort_choice", "o", "o", "choose the column to sort by, by its name", SORTING),
     Action("column_choice", "w", "w", "columns: hide, pin, move and widen them", SORTING, "columns"),
-    Action("mark", "space", "Space", "mark the instance, or remove its mark", DECIDING, for_admins=True),
-    Action("unmark", "u", "u", "remove all marks", DECIDING, for_admins=True),
-    Action("decide('approve')", "a", "a", "approve the instance, or the marked ones", DECIDING, for_admins=True),
-    Action("decide('revoke')", "R", "R", "revoke the instance, or the marked ones", DECIDING, for_admins=True),
-    Action("decide('erase')", "X", "X", "erase the instance, or the marked ones", DECIDING, for_admins=True),
+    Action("mark", "space", "Space", "mark the instance, or remove its mark", DECIDING, "mark", for_admins=True),
+    Action("unmark", "u", "u", "remove all marks", DECIDING, "unmark all", for_admins=True),
+    Action(
+        "decide('approve')", "a", "a", "approve the instance, or the marked ones", DECIDING, "approve", for_admins=True
+    ),
+    Action(
+        "decide('revoke')", "R", "R", "revoke the instance, or the marked ones", DECIDING, "revoke", for_admins=True
+    ),
+    Action("decide('erase')", "X", "X", "erase the instance, or the marked ones", DECIDING, "erase", for_admins=True),
     Action(
         "back",
         "escape",
@@ -121,6 +127,7 @@ FOOTER_ACTIONS: dict[Context, tuple[str, ...]] = {
         "help",
         "close",
     ),
+    "marked": ("decide('approve')", "decide('revoke')", "decide('erase')", "mark", "unmark", "filter", "help", "close"),
     "details": ("back", "move(1)", "neighbour(1)", "next_pane", "pause", "help", "close"),
     "filter": ("open", "back"),
     "fleet": ("filter", "open", "range('3m')", "command", "previous_place", "help", "close"),

@@ -193,8 +193,10 @@ class Dashboard(Vertical):
     def _show_keys(self) -> None:
         if self.view.display and self.view.place is not None:
             self.footer.show_keys(view_context(self.view.place.view))
+        elif self.details.display:
+            self.footer.show_keys("details")
         else:
-            self.footer.show_keys("details" if self.details.display else "table")
+            self.footer.show_keys("marked" if self.table.store.marked else "table")
 
     @property
     def has_chart_room(self) -> bool:
@@ -268,6 +270,7 @@ class Dashboard(Vertical):
         message = empty_message(session, filter_text)
         self._show_message(message)
         if not (self.prompt.is_open or self.place_prompt.is_open):  # a prompt shows why its text is invalid
+            self._show_keys()
             store = session.store
             warning = store.filter.warning(store.key_counts) if store.rows else ""  # else no key is known yet
             self.footer.show_message(warning if message else incomplete_message(session))
