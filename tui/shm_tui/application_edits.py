@@ -132,7 +132,7 @@ class ApplicationEdits:
                     lambda: self._on_emptied(settings.slug, targets[-1].slug),
                 )
 
-        field = Field("into", "into (slug)", hint="the slug of the other application, such as ledger")
+        field = Field("into", "into (slug)", hint="the slug of the other application")
         self._app.push_screen(FormScreen(f"Merge {settings.name} into another application", [field], find), ask)
 
     def _ask_deletion(self, settings: ApplicationSettings) -> None:

@@ -66,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--view",
         metavar="PLACE",
         default="",
-        help="The first place to show, as after `:` in the console: versions, ledger/metric/invoices_sent 3m.",
+        help="The first place to show, as after `:` in the console: versions, SLUG/metric/KEY 3m.",
     )
     parser.add_argument(
         "--theme", choices=THEME_NAMES, help=f"The colours. Default: that of the configuration file, else {DARK}."
@@ -80,14 +80,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="With --once: the same as one JSON document.")
     parser.add_argument("--filter", metavar="TEXT", default="", help="The filter of the list, as after `/`.")
     parser.add_argument(
-        "--sort", metavar="COLUMN", default="", help="The order of the list; --sort=-invoices_sent is descending."
+        "--sort", metavar="COLUMN", default="", help="The order of the list; --sort=-METRIC is descending."
     )
     parser.add_argument("--format", choices=FORMATS, help="With --once: all rows of the list or the view.")
     parser.add_argument(
         "--columns",
         metavar="LIST",
         default="",
-        help="With --once: the columns of the list, with commas between them: instance,version,invoices_sent.",
+        help="With --once: the columns of the list, with commas between them: instance,version,METRIC.",
     )
     parser.add_argument(
         "--watch", metavar="SECONDS", type=float, help="With --once: print it again and again, at this interval."

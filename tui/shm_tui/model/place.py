@@ -211,7 +211,7 @@ def _encode(name: str) -> str:
 def missing_application(place: Place) -> str:
     """Why a place cannot be shown: its view is of one application, and it names none. "" if it can."""
     if place.app is None and place.view in NEEDS_APPLICATION:
-        return f"{place.view} is of one application: choose one with [ or ], or type ledger/{place.view}, for example"
+        return f"{place.view} is of one application: choose one with [ or ], or type its slug first: SLUG/{place.view}"
     return ""
 
 

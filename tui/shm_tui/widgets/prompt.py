@@ -5,8 +5,8 @@ from textual.containers import Horizontal
 from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
-FILTER_PLACEHOLDER = "word  -word  version:1.4  env:production  invoices_sent>10k  seen<1h"
-PLACE_PLACEHOLDER = "versions   ledger/metric/invoices_sent 3m   breakdown/os_arch   fleet   quit"
+FILTER_PLACEHOLDER = "word  -word  version:1.4  env:production  METRIC>10k  seen<1h"
+PLACE_PLACEHOLDER = "versions   SLUG/metric/KEY 3m   breakdown/os_arch   fleet   quit"
 
 
 class Prompt(Horizontal):
