@@ -11,11 +11,18 @@ ClientError
 
 
 class ClientError(Exception):
-    """The base class. `str(error)` is the sentence."""
+    """The base class. `str(error)` is the sentence.
+
+    `is_final`: the server answered, and answers the same request in the same way until something else has changed.
+    """
+
+    is_final = False
 
 
 class RefusedError(ClientError):
     """The server answered 401 or 403."""
+
+    is_final = True
 
 
 class ServerUnavailableError(ClientError):
@@ -29,9 +36,15 @@ class ServerUnavailableError(ClientError):
 class UnknownApplicationError(ClientError):
     """No application has this slug."""
 
+    is_final = True
+
 
 class InvalidResponseError(ClientError):
     """The response does not have the form of SHM's API."""
+
+    def __init__(self, message: str, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
 
 
 class IncompatibleServerError(ClientError):

@@ -13,6 +13,7 @@ from .errors import ClientError, InvalidResponseError, RefusedError, ServerUnava
 from .model import Sanitizer
 
 RETRYABLE_STATUSES = {429, 502, 503, 504, 599}  # Tornado's client reports a timeout as 599
+REQUEST_ERRORS = {*range(400, 500)} - {HTTPStatus.REQUEST_TIMEOUT}  # statuses of a request that is wrong itself
 MAX_REASON_CHARS = 200  # of a library's or a server's message
 MAX_RETRY_AFTER_S = 300.0  # a longer Retry-After is shortened, so that a wrong header does not stop a feed
 
@@ -31,7 +32,7 @@ def to_client_error(
         return UnknownApplicationError(f"{server} does not have it{suffix}")
     if status in RETRYABLE_STATUSES:
         return ServerUnavailableError(f"{server} is not ready{suffix}", parse_retry_after(headers.get("Retry-After")))
-    return InvalidResponseError(f"{server} answered {status}{suffix}")
+    return InvalidResponseError(f"{server} answered {status}{suffix}", is_final=status in REQUEST_ERRORS)
 
 
 def parse_retry_after(header: str | None) -> float | None:

@@ -259,7 +259,7 @@ async def test_the_fleet_is_searched_by_name(fleet: tuple[ServerProcess, list[In
 
 async def test_why_a_view_has_no_data_is_not_cut(server: ServerProcess) -> None:
     async with open_console(server, place="tokens", size=(60, 24), token=viewer_token(server)) as console:
-        await console.wait_for_text("the token's role is too small", "is required.", "Retrying")
+        await console.wait_for_text("the token's role is too small", "is required.", "r asks again.")
 
 
 async def test_a_view_keeps_its_data_while_the_server_is_away(server: ServerProcess) -> None:
@@ -271,7 +271,7 @@ async def test_a_view_keeps_its_data_while_the_server_is_away(server: ServerProc
         await console.pilot.press("r")
         await console.wait_for_text("data of", "1.4.2 is the latest", "◌ disconnected")
         await console.pilot.press("L")
-        await console.wait_for_text("Retrying. No data has arrived yet.")
+        await console.wait_for_text("No data has arrived yet. Retrying.")
         await asyncio.to_thread(server.start)
         await console.wait_for_text("1 active", "● live")
 
@@ -337,7 +337,7 @@ async def test_an_application_without_figures_is_no_failure(fleet: tuple[ServerP
         await console.pilot.press("V")
         await console.wait_for_text("Versions")
         console.app.go(Place("nobody", "lifecycle"))
-        await console.wait_for_text("No application has this slug", "Retrying")
+        await console.wait_for_text("No application has this slug", "Backspace goes")
 
 
 def test_only_the_cells_that_differ_are_written() -> None:

@@ -202,7 +202,8 @@ class Navigation:
         conditions = server_filter.conditions if server_filter.is_whole and self.filter.text else ()
         was_lost, self._was_lost = self._was_lost, self.session.connection.is_lost
         if was_lost and not self._was_lost:
-            self.tiles.reload()
+            for part in (self.tiles, self.view, self.chart):
+                part.reload()
         self.tiles.request(TileRequest(self.session.slug, place.at, conditions, place.range))
         if self.session.kpis is not self._kpis:
             self._kpis = self.session.kpis

@@ -10,16 +10,18 @@ def empty_message(session: LiveSession, filter_text: str) -> str:
     store = session.store
     if store.row_count:
         return ""
-    if not session.is_listed:
-        reason = session.connection.reason
-        return f"{reason}\n\nRetrying. No data has arrived yet." if reason else LOADING
-    if store.rows:
+    if store.rows and session.is_listed:
         return f"No instance matches  /{filter_text}\n\nEsc clears the filter."
     applications = session.overview.applications
-    if session.slug is not None and applications is not None:
-        name = next((app.name for app in applications if app.slug == session.slug), None)
-        if name is None:
-            return f"There is no application “{session.slug}”.\n\nPress [ or ] for the existing ones."
+    name = next((app.name for app in applications or [] if app.slug == session.slug), None)
+    if session.slug is not None and applications is not None and name is None:
+        return f"There is no application “{session.slug}”.\n\nPress [ or ] for the existing ones."
+    if not session.is_listed:
+        reason = session.connection.reason
+        if session.connection.phase is Phase.ACCESS_DENIED:
+            return f"{reason}\n\nNo data has arrived yet. :token takes another token."
+        return f"{reason}\n\nNo data has arrived yet. Retrying." if reason else LOADING
+    if name is not None:
         return f"{name} has no instances: they were erased, or it was merged into another one."
     return _setup_hint(session.client.server) if session.is_complete or session.connection.phase is Phase.LIVE else ""
 

@@ -97,7 +97,7 @@ class TileSession:
             try:
                 pause_s = await self._step(request)
             except ClientError as error:
-                pause_s = pause_after(started_at, error)
+                pause_s = HISTORY_INTERVAL_S if error.is_final else pause_after(started_at, error)
                 if request == self.data.request:
                     self.data = replace(self.data, error=str(error))
                     self._is_outdated = request.is_filtered

@@ -73,9 +73,10 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
             self._page = session.view.page(self._frame(session))
             self._message = self._page.empty.splitlines()
             if session.error:
-                self._note = f"data of {age(session.loaded_at, session.now())} ago: {session.error}"
+                self._note = f"data of {age(session.loaded_at, session.now())} ago: {session.error}. {session.remedy}"
         else:
-            self._message = [session.error, "", "Retrying. No data has arrived yet."] if session.error else ["Loading…"]
+            self._message = [session.error, "", f"No data has arrived yet. {session.remedy}"]
+            self._message = self._message if session.error else ["Loading…"]
         self._follow_cursor()
         self._write()
 
