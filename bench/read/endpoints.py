@@ -72,7 +72,10 @@ ENDPOINTS = (
     Endpoint("breakdown by version", "applications/{app}/breakdown?by=version"),
     Endpoint("breakdown by os_arch", "applications/{app}/breakdown?by=os_arch", is_constant=False),
     Endpoint("histogram", "applications/{app}/histogram?metric=users_active", is_constant=False),
-    Endpoint("instances by a metric", "instances?app={app}&sort=metrics.users_active&limit=50", is_constant=False),
+    Endpoint("instances by a metric", "instances?app={app}&sort=metrics.users_active&limit=50"),  # requested again
+    Endpoint(
+        "the same, far down", "instances?app={app}&sort=metrics.users_active&limit=50&offset=2000", is_constant=False
+    ),
     Endpoint("instances of a version", "instances?app={app}&where=version%3D2.5&limit=50"),
     Endpoint("pending instances", "instances?where=status%3Dpending&limit=50"),
     Endpoint("instances above a value", "instances?where=metrics.users_active%3E1&limit=50"),

@@ -17,7 +17,7 @@ from shm.core.errors import BadRequest
 from shm.core.metric_keys import MAX_DIGITS
 from shm.core.releases import version_rank
 from shm.core.settings.parsers import parse_duration
-from shm.db.conditions import Condition
+from shm.db.conditions import Condition, Conditions
 
 MAX_CONDITIONS = 20  # in one request: far more than anybody writes
 MAX_LENGTH = 1_000  # characters of a condition
@@ -160,3 +160,11 @@ def _refusal(text: str, wanted: str) -> BadRequest:
 def hiding_apps_of(hidden_keys: Mapping[str, frozenset[str]]) -> Callable[[str], list[str]]:
     """The applications that hide a metric, from the hidden keys by application."""
     return lambda key: [slug for slug, keys in hidden_keys.items() if key in keys]
+
+
+def depend_on_time(conditions: Conditions) -> bool:
+    """Whether an instance may meet the conditions now and not later, though it does not change itself."""
+    return any(
+        each.part in ("condition_counted", "condition_state") or each.parameters.get("age") is not None
+        for each in conditions.all_of
+    )

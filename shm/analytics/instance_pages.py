@@ -2,21 +2,19 @@
 
 A page continues at the sort key of a row (keyset pagination), in either direction, so its cost does not grow with the
 number of pages before it. Only the number of rows before a page around an instance is counted.
-
-To compute and compare the sort keys of all rows is a third of the cost of a page by a metric. So the page is first read
-from a sample of the rows: its last row is a bound for the page of all rows, and most rows beyond it need no sort key.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 from shm.analytics import applications
 from shm.analytics.applications import HiddenKeys
+from shm.analytics.first_rows import FirstRowsCache
 from shm.analytics.instances import MAX_PAGE_BYTES, InstanceFilter, InstancePage, instance_from_row
+from shm.analytics.list_orders import NewestFirst, Order, Parameters, Row, Sorted, available
 from shm.analytics.scan_limiter import MAX_SCAN_S, ScanLimiter
-from shm.analytics.sorting import ALL_VALUES, NumberRange, Sorting, SortKey
-from shm.core import page_tokens
+from shm.analytics.sorting import Sorting
 from shm.db.conditions import Condition, Conditions
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
@@ -25,142 +23,50 @@ T = TypeVar("T")
 
 END = "end"  # the page token of the last page, in the direction backwards
 
-Row = Mapping[str, Any]
-Parameters = dict[str, object]
-
-
-class _Order(Protocol):
-    """An order of the list: its statements, and the sort keys of its rows as parameters and as page tokens."""
-
-    def check_token(self, token: str) -> None:
-        """Raises BadRequest unless it is a page token of this order."""
-
-    async def select_after(self, reader: Reader, parameters: Parameters, token: str | None) -> Sequence[Row]:
-        """The page after the row of a page token, or the first one."""
-
-    async def select_before(self, reader: Reader, parameters: Parameters, token: str | None) -> Sequence[Row]:
-        """The page before a row, the nearest first, or the last one."""
-
-    async def select_row(self, reader: Reader, parameters: Parameters) -> Sequence[Row]:
-        """The page of the only instance that the parameters select."""
-
-    async def count_before(self, reader: Reader, parameters: Parameters, token: str) -> int:
-        """The number of rows before a row."""
-
-    def token(self, row: Row) -> str:
-        """The page token of a row."""
-
-
-class _NewestFirst:
-    """The default order, which has an index."""
-
-    def check_token(self, token: str) -> None:
-        page_tokens.decode_page_token(token)
-
-    async def select_after(self, reader: Reader, parameters: Parameters, token: str | None) -> Sequence[Row]:
-        return await reader.fetch(dict, "lists.select_newest", **parameters, **self._row(token))
-
-    async def select_before(self, reader: Reader, parameters: Parameters, token: str | None) -> Sequence[Row]:
-        return await reader.fetch(dict, "lists.select_newest_before", **parameters, **self._row(token))
-
-    async def select_row(self, reader: Reader, parameters: Parameters) -> Sequence[Row]:
-        return await self.select_after(reader, parameters, None)
-
-    async def count_before(self, reader: Reader, parameters: Parameters, token: str) -> int:
-        return await reader.fetch_value(int, "lists.count_newest_before", **parameters, **self._row(token)) or 0
-
-    def token(self, row: Row) -> str:
-        return page_tokens.encode_page_token(row["last_seen_at"], row["instance_id"])
-
-    def _row(self, token: str | None) -> Parameters:
-        seen, instance_id = (None, None) if token is None else page_tokens.decode_page_token(token)
-        return {"after_seen": seen, "after_id": instance_id}
-
 
 @dataclass(frozen=True, slots=True)
-class _Sorted:
-    """Any other order. Backwards, an ascending order is read in the descending one, and the other way round."""
+class _Around:
+    """The rows around a place. `is_certain`: another row follows them, so that rows behind it change nothing."""
 
-    sorting: Sorting
-    hidden_keys: HiddenKeys
+    rows: list[Row]
+    next: str | None
+    previous: str | None
+    rows_before: int
+    is_certain: bool
 
-    def check_token(self, token: str) -> None:
-        self.sorting.decode_page_token(token)
-
-    async def select_after(self, reader: Reader, parameters: Parameters, token: str | None) -> Sequence[Row]:
-        key = self._key(token)
-        bound = await self._bound(reader, parameters, key, ascending=self._is_ascending)
-        # Numbers come first: up to a number there is nothing else.
-        has_others = bound is None or not bound.is_number
-        return await self._select(reader, parameters, key, bound, ascending=self._is_ascending, has_others=has_others)
-
-    async def select_before(self, reader: Reader, parameters: Parameters, token: str | None) -> Sequence[Row]:
-        key = self._key(token)
-        bound = await self._bound(reader, parameters, key, ascending=not self._is_ascending)
-        has_others = key is None or not key.is_number
-        return await self._select(
-            reader, parameters, key, bound, ascending=not self._is_ascending, has_others=has_others
+    def to_page(self, head: int, hidden_keys: HiddenKeys) -> InstancePage:
+        """The page that shows them."""
+        return _to_page(
+            head, self.rows, hidden_keys, next=self.next, previous=self.previous, rows_before=self.rows_before
         )
 
-    async def select_row(self, reader: Reader, parameters: Parameters) -> Sequence[Row]:
-        return await self._select(reader, parameters, None, None, ascending=True, has_others=True)
 
-    async def count_before(self, reader: Reader, parameters: Parameters, token: str) -> int:
-        key = self.sorting.decode_page_token(token)
-        numbers = NumberRange.between(None, key, ascending=self._is_ascending, has_others=not key.is_number)
-        order = self._order(key, numbers)
-        return await reader.fetch_value(int, "lists.count_sorted_before", **parameters, **order) or 0
+async def _around(order: Order, reader: Reader, parameters: Parameters, own: "_Rows", limit: int) -> _Around:
+    """Up to `limit` rows around the only row of `own`, half of the page's bytes on each side."""
 
-    def token(self, row: Row) -> str:
-        return self.sorting.encode_page_token(_sort_key(row))
+    def of_page(limit: int) -> Parameters:
+        return {**parameters, "limit": limit, "max_bytes": MAX_PAGE_BYTES // 2}
 
-    @property
-    def _is_ascending(self) -> bool:
-        return self.sorting.order == "asc"
-
-    def _key(self, token: str | None) -> SortKey | None:
-        return None if token is None else self.sorting.decode_page_token(token)
-
-    async def _select(
-        self,
-        reader: Reader,
-        parameters: Parameters,
-        after: SortKey | None,
-        bound: SortKey | None,
-        *,
-        ascending: bool,
-        has_others: bool,
-    ) -> Sequence[Row]:
-        numbers = NumberRange.between(after, bound, ascending=ascending, has_others=has_others)
-        statement = "lists.select_ascending" if ascending else "lists.select_descending"
-        return await reader.fetch(dict, statement, **parameters, **self._order(after, numbers))
-
-    async def _bound(
-        self, reader: Reader, parameters: Parameters, after: SortKey | None, *, ascending: bool
-    ) -> SortKey | None:
-        """A row at or after the last one of a page; None if the sample has too few rows, or without a metric."""
-        if self.sorting.metric is None:
-            return None
-        statement = "lists.select_ascending_bound" if ascending else "lists.select_descending_bound"
-        row = await reader.fetch_one(dict, statement, **parameters, **self._order(after, ALL_VALUES))
-        return None if row is None else _sort_key(row)
-
-    def _order(self, after: SortKey | None, numbers: NumberRange) -> Parameters:
-        return {
-            "column": self.sorting.by,
-            "metric": self.sorting.metric,
-            "hiding_apps": [slug for slug, keys in self.hidden_keys.items() if self.sorting.metric in keys],
-            "direction": 1 if self._is_ascending else -1,
-            "after_type_rank": None if after is None else after.type_rank,
-            "after_number": None if after is None else after.number,
-            "after_text": None if after is None else after.text,
-            "after_id": None if after is None else after.instance_id,
-            **(ALL_VALUES if self.sorting.metric is None else numbers).parameters,
-        }
-
-
-def _sort_key(row: Row) -> SortKey:
-    return SortKey(row["type_rank"], row["number"], row["text"], row["instance_id"])
+    wanted = limit // 2
+    earlier = _Rows.of(await order.select_before(reader, of_page(max(1, wanted)), order.token(own.rows[0])))
+    # From the row before the instance on, so that the instance is included if it matches.
+    begin = order.token(earlier.rows[0]) if earlier.rows else None
+    before = earlier.rows[:wanted]
+    later_limit = limit - len(before)
+    later_rows = await order.select_after(reader, of_page(later_limit), begin)
+    later = _Rows.of(later_rows)
+    rows = [*before[::-1], *later.rows]
+    has_previous = earlier.has_more or len(before) < len(earlier.rows)
+    rows_before = 0
+    if has_previous and rows:
+        rows_before = await order.count_before(reader, parameters, order.token(rows[0]))
+    return _Around(
+        rows,
+        next=order.token(later.rows[-1]) if later.has_more else None,
+        previous=order.token(rows[0]) if has_previous and rows else None,
+        rows_before=rows_before,
+        is_certain=available(later_rows) > later_limit,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +90,7 @@ class InstancePages:
     def __init__(self, database: Database, scans: ScanLimiter) -> None:
         self._database = database
         self._scans = scans
+        self._first_rows = FirstRowsCache()
 
     async def read_after(
         self, instance_filter: InstanceFilter, sorting: Sorting, after: str | None, limit: int, offset: int = 0
@@ -232,31 +139,17 @@ class InstancePages:
         of_instance = await self._parameters(InstanceFilter(), hidden_keys, 1) | {"conditions": only}
 
         async def read(reader: Reader) -> InstancePage | None:
-            def of_page(limit: int) -> Parameters:
-                return parameters | {"limit": limit, "max_bytes": MAX_PAGE_BYTES // 2}
-
             own = _Rows.of(await order.select_row(reader, of_instance))
             if not own.rows:
                 return None
-            wanted = limit // 2
-            earlier = _Rows.of(await order.select_before(reader, of_page(max(1, wanted)), order.token(own.rows[0])))
-            # From the row before the instance on, so that the instance is included if it matches.
-            begin = order.token(earlier.rows[0]) if earlier.rows else None
-            before = earlier.rows[:wanted]
-            later = _Rows.of(await order.select_after(reader, of_page(limit - len(before)), begin))
-            rows = [*before[::-1], *later.rows]
-            has_previous = earlier.has_more or len(before) < len(earlier.rows)
-            rows_before = 0
-            if has_previous and rows:
-                rows_before = await order.count_before(reader, parameters, order.token(rows[0]))
-            return _to_page(
-                own.head,
-                rows,
-                hidden_keys,
-                next=order.token(later.rows[-1]) if later.has_more else None,
-                previous=order.token(rows[0]) if has_previous and rows else None,
-                rows_before=rows_before,
-            )
+            first = await order.first_rows(reader, parameters)
+            if first is not None:
+                of_first = parameters | {"conditions": first.conditions()}
+                page = await _around(order.of_few(), reader, of_first, own, limit)
+                if page.is_certain or first.end is None:
+                    return page.to_page(own.head, hidden_keys)
+            page = await _around(order, reader, parameters, own, limit)
+            return page.to_page(own.head, hidden_keys)
 
         return await self._scan(read)
 
@@ -264,9 +157,11 @@ class InstancePages:
         async with self._scans.slot():
             return await self._database.read_consistently(read, MAX_SCAN_S)
 
-    async def _order(self, sorting: Sorting) -> tuple[_Order, HiddenKeys]:
+    async def _order(self, sorting: Sorting) -> tuple[Order, HiddenKeys]:
         hidden_keys = await applications.select_hidden_keys(self._database)
-        return _NewestFirst() if sorting.is_default else _Sorted(sorting, hidden_keys), hidden_keys
+        if sorting.is_default:
+            return NewestFirst(), hidden_keys
+        return Sorted(sorting, hidden_keys, self._first_rows), hidden_keys
 
     async def _parameters(
         self, instance_filter: InstanceFilter, hidden_keys: HiddenKeys, limit: int, offset: int = 0

@@ -8,6 +8,10 @@ instance_id = %(value)s::uuid
 -- part: condition_instances
 instance_id = ANY(%(ids)s::uuid[])
 
+-- part: condition_first_rows
+-- These instances, and all that have changed after a cursor of the feed.
+instance_id = ANY(%(ids)s::uuid[]) OR cursor > %(cursor)s::bigint
+
 -- part: condition_text
 CASE %(operator)s::text
     WHEN '=' THEN lower((

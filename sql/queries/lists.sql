@@ -93,6 +93,24 @@ bound AS (
 )
 SELECT type_rank, number, text, instance_id FROM bound;
 
+-- name: select_ascending_keys
+-- The IDs and sort keys of the rows after a row, the least first, without the instances.
+-- use: sort_keys
+keys AS (
+-- use: ascending
+    LIMIT %(limit)s::bigint
+)
+SELECT instance_id, type_rank, number, text FROM keys;
+
+-- name: select_descending_keys
+-- The same, the greatest first.
+-- use: sort_keys
+keys AS (
+-- use: descending
+    LIMIT %(limit)s::bigint
+)
+SELECT instance_id, type_rank, number, text FROM keys;
+
 -- name: count_sorted_before
 -- The number of rows before a row in a sorted list. The statement reads every matching instance.
 -- use: sort_keys

@@ -17,8 +17,12 @@ from hypothesis import strategies as st
 
 from shm.analytics.instance_fields import TIME_COLUMNS
 from shm.analytics.sorting import SORT_COLUMNS
+from shm.db.conditions import NO_CONDITIONS
+from shm.db.statements import PARAMETER, statements
 from tests.support import plain_http
+from tests.support.brute_force_sort import brute_force_sort
 from tests.support.bulk_fleet import insert_fleet, insert_metrics
+from tests.support.databases import admin_cursor, execute
 from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.parameters import long_after
@@ -96,34 +100,11 @@ def test_all_pages_of_a_list_equal_a_brute_force_sort(fleet: Fleet, max_examples
         matching = [item for item in fleet.items if matches_filters(item, filters)]
         by = sort or "last_seen_at"
         descending = (order or ("desc" if by in TIME_COLUMNS or by.startswith("metrics.") else "asc")) == "desc"
-        assert received == [item["instance_id"] for item in brute_force(matching, by, descending=descending)]
+        assert received == [
+            item["instance_id"] for item in brute_force_sort(matching, by, VERSIONS, descending=descending)
+        ]
 
     check()
-
-
-def brute_force(items: list[dict[str, Any]], by: str, *, descending: bool) -> list[dict[str, Any]]:
-    """Sorts numbers before booleans, texts and missing values; equal values by ID."""
-    groups: list[list[tuple[Any, str, dict[str, Any]]]] = [[], [], [], []]
-    for item in items:
-        value = leaf(item["metrics"], by) if by.startswith("metrics.") else item[by]
-        if by == "app_version" and value:
-            value = f"{VERSIONS.index(value):02}"
-        rank = 3
-        if isinstance(value, bool):
-            rank = 1
-        elif isinstance(value, int | Decimal) or (by in TIME_COLUMNS and value is not None):
-            rank = 0
-        elif isinstance(value, str) and (len(value) <= 64 if by.startswith("metrics.") else value):
-            rank = 2
-        groups[rank].append((value if rank < 3 else 0, item["instance_id"], item))
-    return [row[2] for group in groups for row in sorted(group, key=lambda row: row[:2], reverse=descending)]
-
-
-def leaf(metrics: Any, by: str) -> Any:
-    """The value of the metric that `by` names."""
-    for name in by.split(".")[1:]:
-        metrics = metrics.get(name) if isinstance(metrics, dict) else None
-    return metrics
 
 
 def matches_filters(item: dict[str, Any], filters: dict[str, str]) -> bool:
@@ -226,7 +207,7 @@ def large_fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_pages_of_a_large_fleet_equal_a_brute_force_sort(large_fleet: Fleet, metric: str, order: str) -> None:
     """A sample of the instances bounds the page that the whole fleet is searched for."""
     limit, sort = 7, f"metrics.{metric}"
-    ids = [item["instance_id"] for item in brute_force(large_fleet.items, sort, descending=order == "desc")]
+    ids = [item["instance_id"] for item in brute_force_sort(large_fleet.items, sort, descending=order == "desc")]
     assert len(ids) == LARGE_FLEET
     parameters = {"sort": sort, "order": order, "limit": limit}
 
@@ -244,6 +225,40 @@ def test_pages_of_a_large_fleet_equal_a_brute_force_sort(large_fleet: Fleet, met
         following = first_ids("next", around=ids[position])
         assert following == ids[begin : begin + 3 * limit]
         assert first_ids("prev", around=ids[position])[limit:] == ids[begin - 1 :: -1][: 2 * limit]
+
+
+EXPLAIN_BOUND = "EXPLAIN (ANALYZE, FORMAT JSON) " + statements()["lists.select_descending_bound"].sql
+PAGE = {"limit": 7, "offset": 0, "column": "metrics.n", "metric": "n", "direction": -1, "hiding_apps": []}
+
+
+@pytest.mark.parametrize(("slug", "is_sampled"), [("small", False), ("large", True), (None, True)])
+def test_a_small_application_in_a_large_fleet_is_not_sampled(database: str, slug: str | None, is_sampled: bool) -> None:
+    insert_metrics(database, [{"n": number} for number in range(LARGE_FLEET)])
+    execute(database, SPLIT_FLEET)
+    parameters = dict.fromkeys(PARAMETER.findall(EXPLAIN_BOUND)) | PAGE | {"conditions": NO_CONDITIONS, "slug": slug}
+    with admin_cursor(database) as cursor:
+        sampled = 0
+        for _ in range(30):  # many samples have no page
+            cursor.execute(EXPLAIN_BOUND, parameters | {"has_others": True})
+            (((plan,),),) = cursor.fetchall()
+            sampled += sum(rows_sampled(plan["Plan"]))
+    assert (sampled > 0) is is_sampled
+
+
+SPLIT_FLEET = """
+    UPDATE instances SET app_slug = CASE WHEN cursor % 100 = 0 THEN 'small' ELSE 'large' END;
+    INSERT INTO tallies
+    SELECT app_slug, 'status', 'active', '0', 0, count(*), 0, count(*) FROM instances GROUP BY app_slug;
+    ANALYZE instances;
+"""
+
+
+def rows_sampled(plan: dict[str, Any]) -> Iterator[int]:
+    """The number of rows that each scan of a sample read."""
+    if plan["Node Type"] == "Sample Scan":
+        yield round(plan["Actual Rows"]) + plan.get("Rows Removed by Filter", 0)
+    for part in plan.get("Plans", []):
+        yield from rows_sampled(part)
 
 
 @pytest.mark.parametrize(
