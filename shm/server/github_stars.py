@@ -5,6 +5,7 @@ nothing but the repository's name and `GITHUB_TOKEN`.
 """
 
 import re
+import time
 from typing import Annotated
 
 import msgspec
@@ -18,6 +19,8 @@ REPOSITORY = re.compile(r"https://(?:www\.)?github\.com/([A-Za-z0-9-]{1,39})/([A
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 5.0, 10.0
 MAX_ANSWER = 1024 * 1024  # bytes; the description of a repository has some 7 KiB
 MAX_STARS = 2**31 - 1  # that the database can store
+MAX_WAIT_S = 3_600  # for the reset of the rate limit, which GitHub counts by the hour
+WAIT_S = 60  # if GitHub does not say when it accepts requests again
 REDIRECTS = (301, 302, 307, 308)  # of a repository that was renamed
 
 
@@ -32,6 +35,14 @@ class _Repository(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Repository)
 
 
+class RateLimitExceeded(BadGateway):
+    """GitHub accepts no request for a time, whatever the repository."""
+
+    def __init__(self, detail: str, wait_s: float) -> None:
+        super().__init__("github_refused", detail)
+        self.wait_s = wait_s
+
+
 class GitHubStars:
     """A client of GitHub's API."""
 
@@ -41,7 +52,10 @@ class GitHubStars:
         self._client = AsyncHTTPClient(force_instance=True, max_body_size=MAX_ANSWER)
 
     async def fetch(self, github_url: str | None) -> int:
-        """The stars of a repository. Raises Conflict without one, and BadGateway if GitHub does not tell them."""
+        """The stars of a repository. Raises Conflict without one, and BadGateway if GitHub does not tell them.
+
+        It is a RateLimitExceeded if other repositories would be refused too.
+        """
         match = REPOSITORY.fullmatch(github_url or "")
         if match is None or match[2] in {".", ".."}:
             raise Conflict(
@@ -59,6 +73,8 @@ class GitHubStars:
                 return _decoder.decode(response.body).stargazers_count
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
+        if (wait_s := _wait_s(response)) is not None:
+            raise RateLimitExceeded(_explain(response), wait_s)
         raise BadGateway("github_refused", _explain(response))
 
     async def _get(self, url: str) -> HTTPResponse:
@@ -73,6 +89,21 @@ class GitHubStars:
             connect_timeout=CONNECT_TIMEOUT_S,
             request_timeout=REQUEST_TIMEOUT_S,
         )
+
+
+def _wait_s(response: HTTPResponse) -> float | None:
+    """The time until GitHub accepts requests again; None if it refused this one alone."""
+    if response.code not in {403, 429}:
+        return None
+    retry_after, remaining, reset = (
+        int(value) if re.fullmatch(r"[0-9]{1,12}", value := response.headers.get(name, "").strip()) else None
+        for name in ("Retry-After", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+    )
+    if retry_after is not None:
+        return min(retry_after, MAX_WAIT_S)
+    if remaining == 0 and reset is not None:
+        return min(max(0.0, reset - time.time()), MAX_WAIT_S)
+    return WAIT_S if remaining == 0 or response.code == 429 else None
 
 
 def _explain(response: HTTPResponse) -> str:

@@ -13,7 +13,7 @@ from shm.analytics.applications import ApplicationStore
 from shm.core.errors import BadGateway, Conflict, DatabaseUnavailable
 from shm.core.logs import RateLimitedLogger, describe_error
 from shm.db.database import Database
-from shm.server.github_stars import GitHubStars
+from shm.server.github_stars import GitHubStars, RateLimitExceeded
 
 rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
@@ -37,20 +37,24 @@ class StarsRefresher:
         self._applications = ApplicationStore(database)
         self._github = github
         self._retry_at: dict[str, float] = {}  # by slug
+        self._paused_until = 0.0  # while GitHub's rate limit is exceeded
 
     async def run(self) -> None:
         """Refreshes again and again, until cancelled. A failure of GitHub is logged once a minute, with its reason."""
         while True:
             try:
-                await self._refresh_stale()
+                await self.refresh_stale()
             except DatabaseUnavailable as error:
                 rate_limited.warning("could not read the applications with a repository", describe_error(error))
             except Exception:  # a failure here must not end the background jobs
                 rate_limited.exception("could not refresh the stars")
             await asyncio.sleep(INTERVAL_S)
 
-    async def _refresh_stale(self) -> None:
+    async def refresh_stale(self) -> None:
+        """One pass, which ends where GitHub's rate limit is exceeded; until its reset, the next ones send nothing."""
         now = time.monotonic()
+        if now < self._paused_until:
+            return
         self._retry_at = {slug: retry_at for slug, retry_at in self._retry_at.items() if retry_at > now}
         repositories = await self._database.fetch(
             _Repository,
@@ -62,6 +66,10 @@ class StarsRefresher:
         for repository in repositories:
             try:
                 stars = await self._github.fetch(repository.github_url)
+            except RateLimitExceeded as refusal:
+                self._paused_until = time.monotonic() + refusal.wait_s
+                rate_limited.warning("could not refresh the stars", refusal.detail)
+                return
             except (BadGateway, Conflict) as refusal:
                 self._retry_at[repository.slug] = now + RETRY_S
                 rate_limited.warning("could not refresh the stars of a repository", refusal.detail)

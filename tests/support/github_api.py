@@ -11,10 +11,14 @@ from typing import Any
 
 @dataclass
 class GitHubApi:
-    """The answers by path, each a status with a JSON value or the target of a redirect, or all bytes; the requests."""
+    """The answers by path, each a status with a JSON value or the target of a redirect, or all bytes; the requests.
+
+    `headers` are those of every answer.
+    """
 
     url: str
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # paths with the Authorization header
 
 
@@ -30,6 +34,8 @@ def github_api() -> Iterator[GitHubApi]:
                 self.wfile.write(answer)
                 return
             self.send_response(status)
+            for name, value in api.headers.items():
+                self.send_header(name, value)
             if isinstance(answer, str):
                 self.send_header("Location", answer)
             body = json.dumps(answer).encode()
