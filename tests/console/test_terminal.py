@@ -97,6 +97,15 @@ def test_the_terminal_is_restored_after_q_and_after_sigterm(server: ServerProces
             assert terminal.attributes() == list(terminal.initial_attributes)
 
 
+def test_sigterm_while_widgets_are_mounted_restores_the_terminal(server: ServerProcess) -> None:
+    with open_terminal(server, (80, 24)) as terminal:
+        terminal.wait_until(lambda: b"\x1b[?1049h" in terminal.output)  # the first change of the terminal
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.wait_for_exit() == 0
+        assert LEAVE_ALTERNATE_SCREEN in terminal.output
+        assert terminal.attributes() == list(terminal.initial_attributes)
+
+
 def test_a_console_without_its_terminal_ends(server: ServerProcess) -> None:
     """After a lost connection, also where SIGHUP is ignored: it would use a third of a core for ever."""
     Install(server.url).enroll({"a": 1})

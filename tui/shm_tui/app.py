@@ -113,12 +113,13 @@ class ConsoleApp(BufferedApp):
 
     def on_load(self) -> None:
         """Starts the session: the server answers while the widgets are mounted."""
+        # From here on Textual changes the terminal, and an unhandled signal would leave it so.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
         if self.settings.settings.has_token:
             self.navigation.start()
 
     def on_mount(self) -> None:
         """Shows the first place, and starts the timers."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
         self.dashboard.focus_main()
         if self.settings.settings.has_token:
             self.navigation.show()
