@@ -106,7 +106,7 @@ class Api:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the HTTP connections, also if it is cancelled. Open requests raise ServerUnavailableError."""
+        """Closes all connections, also if it is cancelled. Open requests raise ServerUnavailableError."""
         await asyncio.shield(self._close())
 
     async def _close(self) -> None:

@@ -20,10 +20,10 @@ class Client(ChangesApi):
             set()
         )  # strong references to subscriptions with a task: asyncio references tasks weakly
 
-    async def aclose(self) -> None:
-        """Closes the HTTP connections and those of all subscriptions."""
+    async def _close(self) -> None:
+        """Closes the connections of all subscriptions too."""
         await asyncio.gather(*(subscription.aclose() for subscription in self._active_subscriptions))
-        await super().aclose()
+        await super()._close()
 
     def feed(
         self,

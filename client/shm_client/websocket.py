@@ -7,7 +7,8 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from time import monotonic
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+from tornado.httputil import HTTPHeaders
+from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from .errors import ServerUnavailableError
 from .http_errors import describe_cause, to_client_error
@@ -37,7 +38,7 @@ async def open_messages(
     """
     request = HTTPRequest(
         f"ws{server.removeprefix('http')}{path}",  # http becomes ws, https becomes wss
-        headers=headers,
+        headers=HTTPHeaders(headers),
         connect_timeout=CONNECT_TIMEOUT_S,
         request_timeout=UPGRADE_TIMEOUT_S,
         follow_redirects=False,
@@ -52,15 +53,17 @@ async def open_messages(
 
 
 async def _connect(server: str, request: HTTPRequest, sanitize: Sanitizer) -> WebSocketClientConnection:
-    connecting = asyncio.ensure_future(websocket_connect(request, max_message_size=MAX_MESSAGE_BYTES))
+    connection = WebSocketClientConnection(request, max_message_size=MAX_MESSAGE_BYTES)  # to close it at any moment
+    connecting = connection.connect_future
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
-        await asyncio.wait({connecting}, timeout=CLOSE_TIMEOUT_S)
-        if not connecting.done():
+        if connecting.done():
+            _close_abandoned(connecting)
+        elif hasattr(connection, "stream"):  # the server has not answered the upgrade
+            connection.on_connection_close()
+        else:
             connecting.add_done_callback(_close_abandoned)
-        elif connecting.exception() is None:
-            await _close(connecting.result())
         raise
     except HTTPClientError as error:
         response = error.response

@@ -5,15 +5,17 @@ import gc
 import ssl
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from shm_client import Client, ClientError
+from shm_client import Client, ClientError, Subscription
+from shm_client.websocket import UPGRADE_TIMEOUT_S
 from tests.support.clients import make_client
 from tests.support.feed_mirror import TIMEOUT_S
 from tests.support.parameters import long_rows_after
+from tests.support.scripted_server import run_scripted_server, silence
 from tests.support.server_process import ServerProcess
 from tests.support.tls import create_tls
 
@@ -116,6 +118,43 @@ async def test_a_client_whose_close_is_cancelled_closes_all_connections() -> Non
             await request
             await wait_until(lambda: not server.connections)
         await wait_until(lambda: count_sockets() == sockets)
+
+
+async def test_a_cancelled_upgrade_closes_its_connection() -> None:
+    with run_scripted_server() as server:
+        server.script("/api/v1/admin/feed?since=0", silence)
+        async with asyncio.timeout(TIMEOUT_S), Client(server.url, "token") as client:
+            feed = asyncio.create_task(enter(client.open_messages(None, 0)))
+            await asyncio.to_thread(server.wait_for, "/api/v1/admin/feed?since=0")
+            feed.cancel()
+            await asyncio.gather(feed, return_exceptions=True)
+            await asyncio.to_thread(server.threads[-1].join, UPGRADE_TIMEOUT_S / 2)
+            assert not server.threads[-1].is_alive()  # it waits for the end of the connection
+
+
+async def test_a_client_whose_close_is_cancelled_closes_its_feeds() -> None:
+    sockets = count_sockets()
+    for moment in MOMENTS[1:]:
+        async with asyncio.timeout(TIMEOUT_S), answering_server(HEAD + b"X-Feed-Cursor: 1\r\n") as server:
+            client = Client(f"http://127.0.0.1:{server.port}", "token")
+            waiting = asyncio.create_task(read_all(client.feed()))
+            await wait_until(lambda: bool(server.connections))
+            await cancel_after(moment, client.aclose())
+            await waiting
+            await wait_until(lambda: not server.connections)
+        await wait_until(lambda: count_sockets() == sockets)
+
+
+async def read_all(subscription: Subscription) -> None:
+    """Reads events until the subscription is closed."""
+    async for _ in subscription:
+        pass
+
+
+async def enter(context: AbstractAsyncContextManager[object]) -> None:
+    """Enters a context and leaves it."""
+    async with context:
+        pass
 
 
 class AnsweringServer:
