@@ -21,7 +21,7 @@ from shm.db import original_database
 from shm.db.database import Database
 from shm.db.migrations import migrate
 from shm.db.partitions import create_missing
-from shm.ingest.full_import import FullImport
+from shm.ingest.full_import import MIN_TIME, FullImport
 from shm.ingest.history_import import MAX_BYTES_FACTOR, MAX_TIME_AHEAD, HistoryImporter, ImportResult
 
 HELP = "Import everything from a file of `shm export --all`, or from a database of the original server."
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Imports, and prints a summary."""
 
     async def import_file(database: Database, settings: Settings, file: BinaryIO) -> int:
-        await create_missing(database, settings)
+        await create_missing(database, settings, back=database.clock.now() - MIN_TIME)
         importer = HistoryImporter(database, settings, keeps_revoked=True)
         full_import, progress = FullImport(importer, settings, database.clock.now()), Progress()
         done = 0

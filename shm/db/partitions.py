@@ -32,13 +32,14 @@ class _ExpiredPartition:
     until: datetime
 
 
-async def create_missing(database: Database, settings: Settings) -> None:
+async def create_missing(database: Database, settings: Settings, back: timedelta | None = None) -> None:
     """Creates the missing weekly partitions. Every server also does this before it listens.
 
+    They take snapshots up to the age `back`; without it, those that installs may send.
     A partition is created as a table and then attached, which blocks neither reads nor writes of snapshots.
     """
     ahead = MIN_LEAD_TIME + min(settings.max_clock_skew, MAX_LEAD_TIME)
-    bounds = {"ahead": ahead, "back": settings.max_snapshot_age}
+    bounds = {"ahead": ahead, "back": back or settings.max_snapshot_age}
     async with database.schema_change_connection(Lock.PARTITIONS) as connection:
         for missing in await connection.fetch(_MissingPartition, "partitions.list_missing", **bounds):
             if missing.is_older:  # than every partition: earlier snapshots of the same installs may be deleted

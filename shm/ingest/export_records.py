@@ -59,7 +59,9 @@ class AliasRecord(msgspec.Struct, tag="alias"):
 
 
 class HistoryRecord(msgspec.Struct, tag="history"):
-    """The oldest raw snapshot is from `raw_since` at the earliest; days before `frozen_until` follow as they are.
+    """Raw snapshots are from `raw_since` on, beside the last one of each install that has been silent since.
+
+    Days before `frozen_until` follow as they are.
 
     `database` identifies the hash key of the other database, in which an application has one history only.
     """

@@ -203,7 +203,9 @@ class FullImport:
 
     def _parse_snapshot(self, record: Record) -> Snapshot:
         assert isinstance(record, SnapshotRecord)  # noqa: S101  # of a page of them
-        if record.snapshot_at < self._now - self._settings.retention:
+        # Of the time before the raw snapshots, the file has only those that installs show.
+        is_shown = self._history is not None and MIN_TIME <= record.snapshot_at < self._history.raw_since
+        if record.snapshot_at < self._now - self._settings.retention and not is_shown:
             raise SkippedRow("snapshots older than SHM_RETENTION")
         if record.snapshot_at > self._now + MAX_TIME_AHEAD:
             raise SkippedRow("snapshots of the future or of no time")

@@ -75,11 +75,17 @@ LIMIT %(limit)s;
 
 -- name: select_snapshots
 -- A page of the snapshots since `raw_since` of the instances up to `last_id`, by instance and time after the last one of the
--- page before.
+-- page before; of an instance without one, the snapshot that it shows.
 SELECT instance_id, snapshot_at, received_at, app_version, app_slug, sequence, metrics
 FROM snapshots
 WHERE
     (instance_id, snapshot_at) > (%(after_id)s::uuid, %(after_at)s::timestamptz) AND instance_id <= %(last_id)s::uuid
     AND (%(raw_since)s::timestamptz IS NULL OR snapshot_at >= %(raw_since)s::timestamptz)
+UNION ALL
+SELECT instance_id, snapshot_at, last_seen_at, app_version, app_slug, sequence, metrics
+FROM instances
+WHERE
+    (instance_id, snapshot_at) > (%(after_id)s::uuid, %(after_at)s::timestamptz) AND instance_id <= %(last_id)s::uuid
+    AND snapshot_at < %(raw_since)s::timestamptz
 ORDER BY instance_id, snapshot_at
 LIMIT %(limit)s;

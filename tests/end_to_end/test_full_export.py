@@ -203,6 +203,34 @@ def test_values_of_charts_older_than_the_raw_snapshots_are_moved(
         check_days_are_not_mixed(target, file, kinds)
 
 
+@pytest.mark.parametrize("are_deleted", [False, True])
+def test_the_snapshot_that_a_silent_install_shows_is_moved(
+    source: tuple[Fleet, BackgroundJobs], target: str, tmp_path: Path, are_deleted: bool
+) -> None:
+    """It is older than the retention, and its raw snapshot may be deleted here or have no partition there."""
+    fleet, background = source
+    if are_deleted:
+        for database in (fleet.database, target):
+            execute(database, CREATE_OLD_PARTITIONS_SQL, timedelta(days=210), timedelta(days=7))
+    silent = Install(fleet.server.url, app_name="Ledger").enroll()
+    for sent in (4, 5):
+        assert silent.snapshot({"sent": sent, "plan": "small"}).status_code == 202
+    background.run("roll up")
+    AdvanceTime(120).apply(fleet)
+    background.run()
+    file = tmp_path / "everything.jsonl"
+    snapshots = [record for record in export(fleet.database, file) if record["type"] == "snapshot"]
+    assert [each["metrics"] for each in snapshots] == [{"sent": 5, "plan": "small"}]
+    for _ in range(2):
+        run_import(target, file)
+        with run_background_jobs(target) as jobs:
+            jobs.run()
+            tables, expected = read_tables(target), read_tables(fleet.database)
+            del tables["snapshots"], expected["snapshots"]
+            assert tables == expected
+            assert jobs.differences() == {}
+
+
 def check_days_are_not_mixed(target: str, file: Path, kinds: list[str]) -> None:
     """An application has the older days of one server, which an interrupted import completes."""
     part, other, days = file.with_suffix(".part"), file.with_suffix(".other"), kinds.count("day")
