@@ -228,12 +228,14 @@ class ConsoleFuzz:
 def comparable_screen(console: DrivenConsole) -> list[str]:
     """What two consoles at one place show alike.
 
-    A window has the columns of the rows that were loaded, so only its top line and its instances are compared.
+    The columns of a fleet that is larger than the store are those of the rows that were loaded. So only the top line and
+    the instances of a window are compared, and none that a filter of the console's own selects among the loaded ones.
     """
-    lines = without_ages(console.screen)
-    store = console.app.session.store
-    is_window = store.is_windowed and console.app.place.view == "instances"
-    return [lines[0], str(store.first_index), *store.visible_ids] if is_window else lines
+    lines, session = without_ages(console.screen), console.app.session
+    store = session.store
+    if console.app.place.view != "instances" or not session.is_larger_than_store():
+        return lines
+    return [lines[0], str(store.first_index), *store.visible_ids] if store.is_windowed else []
 
 
 def without_ages(screen: str) -> list[str]:
