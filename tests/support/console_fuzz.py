@@ -228,8 +228,8 @@ class ConsoleFuzz:
 def comparable_screen(console: DrivenConsole) -> list[str]:
     """What two consoles at one place show alike.
 
-    The columns of a fleet that is larger than the store are those of the rows that were loaded. So only the top line and
-    the instances of a window are compared, and none that a filter of the console's own selects among the loaded ones.
+    The columns of a fleet that is larger than the store are those of the rows that were loaded. So only the top line
+    and the instances of a window are compared, and none that the console's own filter selects among the loaded ones.
     """
     lines, session = without_ages(console.screen), console.app.session
     store = session.store
