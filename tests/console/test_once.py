@@ -129,6 +129,14 @@ def test_a_script_can_tell_the_outcomes_apart(
     assert "Traceback" not in completed.stderr
 
 
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--format", "csv")])
+def test_a_view_of_a_new_server_says_that_nothing_reported(server: ServerProcess, arguments: tuple[str, ...]) -> None:
+    for view in ("versions", "application", "metric/sent"):
+        completed = once(server, "--view", view, *arguments)
+        sentence = f"shm console: {view.split('/')[0]} is of one application, and none has reported yet\n"
+        assert (completed.returncode, completed.stdout, completed.stderr) == (1, "", sentence)
+
+
 @pytest.mark.parametrize("arguments", [(), ("--json",), ("--format", "csv"), ("--columns", "version")])
 def test_a_closed_output_is_an_error_in_a_sentence(fleet: ServerProcess, arguments: tuple[str, ...]) -> None:
     command = [*SHM, "console", "--server", fleet.url, "--once", *arguments]

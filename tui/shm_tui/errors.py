@@ -8,7 +8,7 @@ ConsoleError
 ├── ConfigError    the configuration file is invalid, or cannot be read or written
 ├── ListError      an option of `--once` is invalid, or names what the server does not have
 ├── ExportError    an export cannot be written, or is too long for the clipboard
-└── NoDataError    the server sent no data for a screenshot
+└── NoDataError    the server has no data for a screenshot or a view
 """
 
 
@@ -41,7 +41,7 @@ class ListError(ConsoleError):
 
 
 class NoDataError(ConsoleError):
-    """The server sent no data in time."""
+    """The server sent no data in time, or has none yet."""
 
 
 class ExportError(ConsoleError):

@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from shm_client import Client
+from shm_tui.errors import NoDataError
 from shm_tui.model.place import NEEDS_APPLICATION, Place, render_place
 from shm_tui.model.views.base import Frame, View
 from shm_tui.model.views.fleet import FleetView, shown_applications
@@ -30,11 +31,13 @@ class ViewReport(msgspec.Struct):
 
 
 async def fetch_view(client: Client, place: Place) -> tuple[View, Place]:
-    """Loads a view; without an application, that of the largest one. Raises ClientError."""
+    """Loads a view; without an application, that of the largest one. Raises ClientError, or NoDataError without any."""
     if place.view in NEEDS_APPLICATION and place.app is None:
         applications = await client.applications()
         largest = max(applications, key=lambda app: app.instances.total, default=None)
-        place = replace(place, app=largest.slug if largest else "")
+        if largest is None:
+            raise NoDataError(f"{place.view} is of one application, and none has reported yet")
+        place = replace(place, app=largest.slug)
     view = make_view(place.view)
     await view.load(client, place, lambda: None)
     return view, place
