@@ -150,12 +150,12 @@ def test_a_terminal_without_cursor_control_is_refused() -> None:
         terminal.close()
 
 
-def test_no_color_disables_colours(server: ServerProcess) -> None:
+@pytest.mark.parametrize(("value", "has_colours"), [("1", False), ("", True)])
+def test_no_color_disables_colours_unless_it_is_empty(server: ServerProcess, value: str, has_colours: bool) -> None:
     Install(server.url).enroll({"sent": 111})
-    with open_terminal(server, (80, 24), NO_COLOR="1") as terminal:
+    with open_terminal(server, (80, 24), NO_COLOR=value) as terminal:
         terminal.wait_for_texts("SHM  Ledger", "111", "● live")
-        assert b"38;2;" not in terminal.output
-        assert b"48;2;" not in terminal.output
+        assert (b"38;2;" in terminal.output, b"48;2;" in terminal.output) == (has_colours, has_colours)
 
 
 @pytest.mark.parametrize("command", ["console", pytest.param("demo", marks=pytest.mark.long)])

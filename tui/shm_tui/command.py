@@ -112,6 +112,8 @@ def preload() -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Returns the exit status: 0, 1 if the server sends no data, 2 for wrong options. Errors go to standard error."""
+    if not os.environ.get("NO_COLOR"):
+        os.environ.pop("NO_COLOR", None)  # an empty one has no meaning, but Textual does not look at the value
     if not args.once and (used := [name for name in ONCE_OPTIONS if getattr(args, name) not in (None, False, "")]):
         return _print_message(f"--{used[0]} requires --once.", 2)
     size = re.fullmatch(r"([1-9][0-9]{1,2})x([1-9][0-9]{0,2})", args.size)
