@@ -26,3 +26,15 @@ async def test_a_server_that_is_too_old_or_too_new_is_named_as_such(server: Serv
             await console.wait_for_text(
                 "server too old", f"upgrade SHM on the server, from API level {API_LEVEL - 1}", "SENT"
             )
+
+
+async def test_a_prompt_says_why_its_text_is_invalid_during_a_notice(server: ServerProcess) -> None:
+    Install(server.url).enroll({"sent": 1})
+    async with open_console(server, "ledger", (80, 24)) as console:
+        await console.wait_for_text("● live")
+        console.app.dashboard.footer.show_notice("Moved 1 of 2 instances", 600)
+        await console.wait_for_text("Moved 1 of 2 instances")
+        await console.enter("nonsense", "colon")
+        await console.wait_for_text("“nonsense” is no view and no application")
+        await console.pilot.press("escape")
+        await console.wait_for_text("Moved 1 of 2 instances")

@@ -61,7 +61,8 @@ class Footer(Widget):
 
     def _message_lines(self) -> list[str]:
         """The lines of the notice or the message; none without one."""
-        text = self._notice or self.message
+        is_of_prompt = self.message and self.context in ("filter", "place")  # why the text is invalid
+        text = self.message if is_of_prompt else self._notice or self.message
         lines = wrap(text, max(1, self.size.width - 2)) if text else []
         return lines if len(lines) <= MAX_LINES else [*lines[: MAX_LINES - 1], f"{lines[MAX_LINES - 1][:-1]}…"]
 
