@@ -165,7 +165,8 @@ async def follow_change(
     `done` is the verb: `Revoked`. Returns whether it is known that all instances have been changed.
     """
     while change.finished_at is None:
-        notify(f"{done} {change.processed:,} of {plural(change.instances, 'instance')}")
+        ending = ", finishing" if change.processed >= change.instances else ""  # a merge then computes the charts
+        notify(f"{done} {change.processed:,} of {plural(change.instances, 'instance')}{ending}")
         await asyncio.sleep(POLL_INTERVAL_S)
         if client.server != server:
             return False
