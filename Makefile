@@ -80,6 +80,8 @@ bench-sdk: .venv/.ready .bench-sdk/.ready  ## measure what the SDK costs its hos
 	@$(BIN)/python -m bench.sdk --python "$(CURDIR)/.bench-sdk/bin/python"
 
 check: .venv/.ready  ## check format, lint, spelling, types, imports and locks, in under a minute
+	@git grep --no-index --exclude-standard -InE '^([<>|]{7}( |$$)|={7}$$)'; test $$? -eq 1 \
+	  || { echo "a merge was not finished: remove the lines with its markers"; exit 1; }
 	@$(BIN)/ruff format --check . || { echo "to correct it: make format"; exit 1; }
 	@$(BIN)/ruff check . || { echo "to apply automatic corrections: make format"; exit 1; }
 	@$(BIN)/codespell . .ci || { echo "correct the spelling, or add the word to [tool.codespell] in pyproject.toml"; exit 1; }

@@ -93,3 +93,16 @@ def test_make_without_a_target_lists_the_targets(clone: Clone) -> None:
     output = clone.make().stdout
     for target in ("demo", "serve", "test", "test-long", "check", "setup"):
         assert f"make {target}" in output
+
+
+@pytest.mark.parametrize("marker", ["<<<<<<< HEAD", "||||||| 1f85401", "=======", ">>>>>>> 1f85401 (Mend a limit)"])
+def test_make_check_refuses_conflict_markers_in_any_file(clone: Clone, marker: str) -> None:
+    changelog = clone.folder / "CHANGELOG.md"
+    content = changelog.read_text()
+    changelog.write_text(f"{marker}\n{content}")
+    try:
+        done = clone.make("check")
+    finally:
+        changelog.write_text(content)
+    assert done.returncode != 0
+    assert done.stdout == f"CHANGELOG.md:1:{marker}\na merge was not finished: remove the lines with its markers\n"
