@@ -30,7 +30,7 @@ UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 MAX_NAME_LENGTH = 256  # characters, as SHM_MAX_NAME by default
 
 Uuid = Annotated[str, msgspec.Meta(pattern=UUID_PATTERN)]
-Url = Annotated[str, msgspec.Meta(max_length=MAX_URL_LENGTH, pattern=r"^(https?://[^\s\x00-\x1f]+)?$")]
+Url = Annotated[str, msgspec.Meta(max_length=MAX_URL_LENGTH, pattern=r"^(https?://[^\s\x00-\x1f\x85]+)?$")]
 
 
 class Application(msgspec.Struct, kw_only=True):
