@@ -15,7 +15,7 @@ from shm.analytics import counts
 from shm.analytics.counts import InstanceCounts, Tally
 from shm.core import metric_keys, slugs
 from shm.core.errors import BadRequest, Conflict, NotFound
-from shm.core.json_types import Timestamp
+from shm.core.json_types import Timestamp, Url, Uuid
 from shm.core.metric_keys import MAX_OVERRIDES, Key, MetricOverride
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
@@ -23,14 +23,9 @@ from shm.db.statement_runner import Reader
 T = TypeVar("T")
 
 MAX_RECENT = 1_000  # instances, the most recently seen, that are searched for a key whose values are not aggregated
-MAX_URL_LENGTH = 500
-# No space around it, as in a registration. ECMAScript's \s, which clients of the document use, lacks some of Python's.
-NAME_PATTERN = r"^[^\s\x00\x1c-\x1f\x85]([^\x00]*[^\s\x00\x1c-\x1f\x85])?$"
-UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+# No space around it, as in a registration.
+NAME_PATTERN = r"^[^\s\x00\x1c-\x1f\x85\ufeff]([^\x00]*[^\s\x00\x1c-\x1f\x85\ufeff])?\Z"
 MAX_NAME_LENGTH = 256  # characters, as SHM_MAX_NAME by default
-
-Uuid = Annotated[str, msgspec.Meta(pattern=UUID_PATTERN)]
-Url = Annotated[str, msgspec.Meta(max_length=MAX_URL_LENGTH, pattern=r"^(https?://[^\s\x00-\x1f\x85]+)?$")]
 
 
 class Application(msgspec.Struct, kw_only=True):

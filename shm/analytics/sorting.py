@@ -15,7 +15,8 @@ import msgspec
 
 from shm.analytics.instance_fields import COLUMNS, TIME_COLUMNS
 from shm.core.errors import BadRequest
-from shm.core.metric_keys import MAX_DIGITS, WITHOUT_NUL
+from shm.core.json_types import Text
+from shm.core.metric_keys import MAX_DIGITS
 from shm.core.page_tokens import invalid_page_token
 
 SORT_COLUMNS = tuple(name for name in COLUMNS if name != "version_rank")  # the order of `app_version`
@@ -26,7 +27,7 @@ DESCENDING_BY_DEFAULT = (*TIME_COLUMNS, METRIC_PREFIX)
 By = Annotated[
     str,
     msgspec.Meta(
-        pattern=rf"^({'|'.join(SORT_COLUMNS)}|metrics\.[\s\S]*)$",
+        pattern=rf"^({'|'.join(SORT_COLUMNS)}|metrics\.[\s\S]*)\Z",
         max_length=MAX_LENGTH,
         description="A field of an instance, or `metrics.` and a metric's key, such as `metrics.mail.sent`.",
     ),
@@ -89,7 +90,7 @@ class _PageToken(msgspec.Struct, array_like=True, frozen=True):
     order: Literal["asc", "desc"]
     type_rank: Annotated[int, msgspec.Meta(ge=-9, le=9)]
     number: Decimal
-    text: Annotated[str, msgspec.Meta(pattern=WITHOUT_NUL)]
+    text: Text
     instance_id: UUID
 
 

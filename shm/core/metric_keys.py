@@ -14,6 +14,7 @@ import msgspec
 
 from shm.core import metric_words
 from shm.core.aggregates import Aggregate
+from shm.core.json_types import WITHOUT_NUL
 
 Leaf = int | Decimal | bool | str | list[object] | None
 Kind = Literal["business", "system"]
@@ -27,7 +28,6 @@ MAX_LABEL_LENGTH = 64  # characters that fit into the title of a tile
 MAX_UNIT_LENGTH = 16
 MAX_DESCRIPTION_LENGTH = 200
 MAX_DIGITS = 330  # digits of a number: enough for a double written in full
-WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store NUL
 
 Key = Annotated[str, msgspec.Meta(max_length=MAX_KEY_LENGTH, pattern=WITHOUT_NUL)]
 

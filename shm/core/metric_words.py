@@ -15,7 +15,7 @@ from shm.core.aggregates import Aggregate
 
 BUILT_IN = Path(__file__).with_name("metric_words.toml")
 MAX_FILE_BYTES = 64 * 1024  # a hundred times the built-in file
-WORD = r"^[^\W_A-Z]+$"  # a word as keys are split into; any other one would match no key
+WORD = r"^[^\W_A-Z]+\Z"  # a word as keys are split into; any other one would match no key
 
 Word = Annotated[str, msgspec.Meta(pattern=WORD, max_length=64)]
 Unit = Annotated[str, msgspec.Meta(max_length=16)]  # empty: none

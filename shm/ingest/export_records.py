@@ -12,17 +12,16 @@ from typing import Annotated, Literal
 import msgspec
 
 from shm.core.errors import BadRequest
-from shm.core.metric_keys import MAX_OVERRIDES, WITHOUT_NUL, Key, MetricOverride
+from shm.core.json_types import Text, Uuid
+from shm.core.metric_keys import MAX_OVERRIDES, Key, MetricOverride
 
 FORMAT = "shm-export"
 VERSION = 1  # of the format; a reader refuses a later one
 MAX_LINE_BYTES = 8 * 2**20  # an application with 500 overrides, each with the longest description, has about 1 MiB
 MAX_NUMBER_EXPONENT = 400  # of a day's total: a sum of doubles has less, and PostgreSQL would write 1e100000 in full
 
-Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
-Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,100}$")]
-Text = Annotated[str, msgspec.Meta(pattern=WITHOUT_NUL)]
+Hash = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,100}\Z")]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -102,7 +101,7 @@ class InstanceRecord(msgspec.Struct, tag="instance"):
     """An install with its key, and what its snapshots do not contain."""
 
     instance_id: Uuid
-    public_key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    public_key: Hash
     status: Literal["pending", "active", "revoked"]
     app_slug: Slug
     app_name: Text

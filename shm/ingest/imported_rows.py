@@ -6,14 +6,12 @@ from datetime import datetime
 
 import msgspec
 
+from shm.core.json_types import MAX_URL_LENGTH, WEB_ADDRESS
 from shm.core.metric_keys import MetricOverride
 from shm.core.settings import Settings
 from shm.ingest.export_records import Absence, SeenVersion
 from shm.ingest.flattening import check_text
 from shm.ingest.instance_rows import InstanceRow
-
-MAX_URL_LENGTH = 500
-WEB_ADDRESS = re.compile(r"https?://[^\s\x00-\x1f]+")
 
 
 class SkippedRow(Exception):
@@ -63,5 +61,5 @@ def parse_text(text: str, settings: Settings) -> str:
 
 def parse_url(text: str | None) -> str | None:
     """An address on the web; None for anything else."""
-    is_url = text is not None and len(text) <= MAX_URL_LENGTH and WEB_ADDRESS.fullmatch(text)
+    is_url = text is not None and len(text) <= MAX_URL_LENGTH and re.fullmatch(WEB_ADDRESS, text)
     return text if is_url else None

@@ -27,7 +27,7 @@ T = TypeVar("T")
 # These constraints appear in the OpenAPI document only: the parsers check them, so that each refusal has its own code.
 _InstanceId = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
 _PublicKey = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[0-9a-fA-F]{64}$"})]
-_NonBlank = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"\S"})]
+_NonBlank = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"[^\s\x1c-\x1f\x85]|\ufeff"})]
 _Timestamp = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "string", "format": "date-time"})]
 _RawSnapshot = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/BacklogSnapshot"})]
 

@@ -24,8 +24,8 @@ class Schemas:
         schemas, components = msgspec.json.schema_components(
             self._types, schema_hook=_object_schema, ref_template=REFERENCE
         )
-        self._schemas: list[Node] = [_with_decimals_as_numbers(schema) for schema in schemas]
-        self.components: Node = _with_decimals_as_numbers(components)
+        self._schemas: list[Node] = [_as_documented(schema) for schema in schemas]
+        self.components: Node = _as_documented(components)
         self._queries = {query: self.components.pop(self._name(query)) for query in queries}
 
     def schema_of(self, type_: Any, media_type: str = JSON) -> Node:
@@ -64,15 +64,20 @@ def _parameter(schema: Node) -> Node:
     return parameter if description is None else {"description": description} | parameter
 
 
-def _with_decimals_as_numbers(node: Any) -> Any:
-    """A schema in which decimals are numbers, as the server encodes them. msgspec describes them as strings."""
+def _as_documented(node: Any) -> Any:
+    """A schema in which decimals are numbers, as the server encodes them, and patterns end with `$`, not with `\\Z`.
+
+    msgspec describes decimals as strings, and has the patterns of Python.
+    """
     if isinstance(node, list):
-        return [_with_decimals_as_numbers(member) for member in node]
+        return [_as_documented(member) for member in node]
     if not isinstance(node, dict):
         return node
+    if isinstance(pattern := node.get("pattern"), str) and pattern.endswith(r"\Z"):
+        node = node | {"pattern": pattern.removesuffix(r"\Z") + "$"}
     if node.get("format") == "decimal":
         return {name: value for name, value in node.items() if name != "format"} | {"type": "number"}
-    return {name: _with_decimals_as_numbers(value) for name, value in node.items()}
+    return {name: _as_documented(value) for name, value in node.items()}
 
 
 def _object_schema(type_: type) -> Node:

@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import schemathesis
 from nacl.signing import SigningKey
 from openapi_spec_validator import validate
 
+from shm.analytics.applications import ApplicationChange
 from shm.server.app import ROUTES
 from shm.server.handlers.base import Handler
 from shm.server.handlers.ingest import ENDPOINTS
@@ -28,6 +30,8 @@ FEED = "/api/v1/admin/feed"
 READ_PATHS = [path for path, node in DOCUMENT["paths"].items() if "get" in node and path != FEED]
 VERBS = "get|list|create|update|delete|approve|revoke|export|subscribe|register|activate|store|rotate|erase"
 OPERATION_ID = re.compile(rf"({VERBS})([A-Z][a-z]+)+")
+# What \s means in ECMAScript, as a part of a class of characters.
+ECMASCRIPT_SPACE = r"\t\n\v\f\r \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 
 api = schemathesis.openapi.from_dict(DOCUMENT)
 
@@ -92,6 +96,33 @@ def test_header_parameters_are_strings() -> None:
         for operation in node.values():
             for parameter in operation.get("parameters", []):
                 assert parameter["in"] != "header" or parameter["schema"]["type"] == "string", parameter
+
+
+@pytest.mark.parametrize(
+    ("field", "template"),
+    [("name", "{}"), ("name", "a{}"), ("name", "a{}b"), ("github_url", "https://x/{}"), ("github_url", "{}")],
+)
+def test_document_and_server_accept_the_same_characters(field: str, template: str) -> None:
+    """Readers of the document match by ECMAScript: its white space is not Python's, and `$` is the end alone."""
+    schema = DOCUMENT["components"]["schemas"]["ApplicationChange"]["properties"][field]["anyOf"][0]
+    assert schema["pattern"].endswith("$")
+    documented = re.compile(schema["pattern"].removesuffix("$").replace(r"\s", ECMASCRIPT_SPACE))
+    for character in map(chr, [*range(0xD800), *range(0xE000, 0x10000)]):
+        text = template.format(character)
+        try:
+            msgspec.convert({field: text}, ApplicationChange)
+        except msgspec.ValidationError:
+            assert not documented.fullmatch(text), ascii(text)
+        else:
+            assert documented.fullmatch(text), ascii(text)
+
+
+def test_the_document_describes_blank_names_of_registrations() -> None:
+    pattern = DOCUMENT["components"]["schemas"]["RegisterBody"]["properties"]["app_name"]["pattern"]
+    documented = re.compile(pattern.replace(r"\s", ECMASCRIPT_SPACE))
+    for character in map(chr, range(0xD800)):
+        assert bool(documented.search(character)) == bool(character.strip()), ascii(character)
+    assert documented.search("\ufeff")
 
 
 @pytest.mark.parametrize("path", DOCUMENT["paths"])

@@ -17,6 +17,7 @@ from shm.analytics.sorting import By, Order, Sorting
 from shm.auth import audit
 from shm.auth.tokens import Role
 from shm.core.errors import BadGateway, BadRequest, Conflict, NotFound
+from shm.core.json_types import Text
 from shm.ingest.bulk_changes import BulkChange, Selection
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, ROWS_BEFORE, InstanceId, Slug, operation
@@ -29,7 +30,7 @@ MAX_OFFSET = 100_000  # rows: PostgreSQL reads and discards them, so old scripts
 MIN_DIGITS_TO_CHANGE = 8  # of a shortened ID in a request that changes an instance; the console shows as many
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS, description="The maximum number of items.")]
-After = Annotated[str, msgspec.Meta(description="A page token from the `Link` header; the page after it is returned.")]
+After = Annotated[Text, msgspec.Meta(description="A page token from the `Link` header; the page after it is returned.")]
 
 
 class PageQuery(msgspec.Struct, frozen=True):
@@ -70,7 +71,7 @@ class InstancesQuery(InstanceFilter, frozen=True):
     after: After | None = None
     before: (
         Annotated[
-            str,
+            Text,
             msgspec.Meta(
                 description="A page token from the `Link` header; the page before it is returned. `end`: the last."
             ),

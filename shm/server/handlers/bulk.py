@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from shm.analytics.applications import Uuid
 from shm.analytics.conditions import MAX_CONDITIONS
 from shm.analytics.instance_fields import Status
 from shm.analytics.instances import InstanceFilter
@@ -13,6 +12,7 @@ from shm.auth import audit
 from shm.auth.audit import AuditEntry
 from shm.auth.tokens import Role
 from shm.core.errors import BadRequest, Conflict, NotFound
+from shm.core.json_types import Text, Uuid
 from shm.ingest.bulk_changes import BulkChange, Selection, encode_page_token
 from shm.ingest.erasure import FailedRemoval
 from shm.server.handlers.admin import PageQuery
@@ -45,7 +45,7 @@ class BulkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class MergeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST applications/{slug}/merge`. `into`: the slug of the other application."""
 
-    into: str
+    into: Text
     dry_run: Annotated[bool, msgspec.Meta(description="Only counts the instances, and changes nothing.")] = False
 
 

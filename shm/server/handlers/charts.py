@@ -20,7 +20,7 @@ from shm.analytics.instances import InstanceConditions
 from shm.analytics.periods import Period, parse_past
 from shm.auth.tokens import Role
 from shm.core.errors import BadRequest, NotFound
-from shm.core.metric_keys import WITHOUT_NUL
+from shm.core.json_types import Text
 from shm.core.releases import version_rank
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import App, Slug, operation
@@ -28,9 +28,8 @@ from shm.server.http.params import LENIENT
 
 MAX_VERSION = 1_024  # characters: more than an install can send under any setting
 
-Key = Annotated[str, msgspec.Meta(pattern=WITHOUT_NUL)]
 Keys = Annotated[
-    list[Key],
+    list[Text],
     msgspec.Meta(
         description="Metric keys, separated by commas or in several parameters; in double quotes with a comma in them. "
         "Default: the most common ones."
@@ -83,13 +82,13 @@ class BreakdownQuery(msgspec.Struct, frozen=True):
     """The query of `GET applications/{slug}/breakdown`."""
 
     by: Annotated[
-        str,
+        Text,
         msgspec.Meta(
             description="version, os_arch, environment, deployment_mode, or the key of a string or boolean metric. "
             "`metrics.` before a key distinguishes it from these.",
         ),
     ]
-    metric: Annotated[str, msgspec.Meta(description="A numeric metric to aggregate for each value.")] | None = None
+    metric: Annotated[Text, msgspec.Meta(description="A numeric metric to aggregate for each value.")] | None = None
     spread: Annotated[bool, msgspec.Meta(description="With min, p50, p90 and max of the metric for each value.")] = (
         False
     )
@@ -99,7 +98,7 @@ class BreakdownQuery(msgspec.Struct, frozen=True):
 class HistogramQuery(InstanceConditions, frozen=True, kw_only=True):
     """The query of `GET applications/{slug}/histogram`."""
 
-    metric: Annotated[Key, msgspec.Meta(description="A numeric metric.")]
+    metric: Annotated[Text, msgspec.Meta(description="A numeric metric.")]
     counted: Annotated[bool, msgspec.Meta(description="Only over the counted instances.")] = False
 
 
@@ -107,11 +106,11 @@ class MetricKeysQuery(msgspec.Struct, frozen=True):
     """The query of `GET metric-keys`."""
 
     app: (
-        Annotated[str, msgspec.Meta(description="An application's slug or name. Default: all applications.")] | None
+        Annotated[Text, msgspec.Meta(description="An application's slug or name. Default: all applications.")] | None
     ) = None
     keys: (
         Annotated[
-            list[Key],
+            list[Text],
             msgspec.Meta(
                 description="Metric keys, separated by commas or in several parameters; in double quotes with a "
                 "comma in them. Default: common ones and those with an override."
