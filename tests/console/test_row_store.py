@@ -168,7 +168,8 @@ def test_numbers_sort_before_texts_and_by_value() -> None:
         (lambda store: store.put(instance("b", metrics={"sent": 2, "other": 9})), False),
         (lambda store: store.put(make_instance("b", 2, environment="ci")), False),
         (lambda store: store.put(make_instance("b", 2)), False),
-        (lambda store: store.put(make_instance("b", 3)), True),
+        (lambda store: store.put(make_instance("b", 3)), False),
+        (lambda store: store.put(make_instance("b", 0)), True),
         (lambda store: store.put(make_instance("b", 50)), True),
         (lambda store: store.put(make_instance("z", 50)), False),
         (lambda store: store.put(make_instance("new", 50)), False),
@@ -181,6 +182,7 @@ def test_numbers_sort_before_texts_and_by_value() -> None:
         "other",
         "text",
         "same",
+        "keeps its place",
         "moves",
         "leaves",
         "stays out",
@@ -191,7 +193,7 @@ def test_numbers_sort_before_texts_and_by_value() -> None:
         "never",
     ],
 )
-def test_the_order_is_rebuilt_only_after_relevant_changes(
+def test_the_order_changes_only_if_rows_move(
     change: Callable[[RowStore], None], order_changed: bool
 ) -> None:
     store = filled_store(make_instance("a", 1), make_instance("b", 2), make_instance("z", 60), text="sent<10")

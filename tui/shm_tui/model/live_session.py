@@ -184,7 +184,12 @@ class LiveSession:
                 if instance_id not in self.store.kept:  # else it may only have left the newest ones
                     self.store.remove(instance_id)
             case KpisUpdated(kpis):
+                before = self._paused_kpis or self.kpis
                 self._set_kpis(kpis)
+                self._counts_outdated.set()
+                is_same_fleet = before is not None and before.instances.total == kpis.instances.total
+                if is_same_fleet and not self.store.filter.is_time_dependent:
+                    return  # the passing of time has changed the figures, and no instance
             case Listed(complete):
                 self.is_listed, self.is_complete = True, complete
                 self.window.sync()

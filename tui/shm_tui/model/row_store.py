@@ -199,7 +199,7 @@ class RowStore:
         if self.is_paused or not self._pending:
             return result
         pending, self._pending = self._pending, {}
-        order_changed = self.filter.is_time_dependent
+        order_changed = self.filter.is_time_dependent and not self.is_windowed
         for key, change in pending.items():
             old, new = self.rows.get(key), change.row
             if change.has_other_keys or old is not change.before:
@@ -216,9 +216,12 @@ class RowStore:
             if not self.is_windowed:
                 order_changed = self._affects_order(key, new, clock) or order_changed
         order_changed = self._evict_oldest() or order_changed
-        if order_changed:
-            self.rebuild_order(clock, reuse_keys=True)
+        if order_changed and self.is_windowed:
             result.order_changed = True
+        elif order_changed:
+            before = self.visible_ids
+            self.rebuild_order(clock, reuse_keys=True)
+            result.order_changed = result.order_changed or self.visible_ids != before
         return result
 
     def rebuild_order(self, clock: Clock, *, reuse_keys: bool = False) -> None:
@@ -281,12 +284,14 @@ class RowStore:
         return (-type_rank if self._is_reversed else type_rank, *value, key)
 
     def _change_window(self, clock: Clock) -> bool:
-        """Shows the next window, or the store's own rows after the last one. Returns whether it did."""
+        """Shows the next window, or the store's own rows after the last one. Returns whether rows have moved."""
         if self._next_window is not None:
+            before = (self.visible_ids, self.first_index, self._total) if self.is_windowed else None
+            is_other = self._next_window != before
             self.visible_ids, self.first_index, self._total = self._next_window
             self._visible = set(self.visible_ids)
             self._next_window, self.is_windowed, self._has_left_window = None, True, False
-            return True
+            return is_other
         if self._has_left_window:
             self._has_left_window = False
             self.rebuild_order(clock)

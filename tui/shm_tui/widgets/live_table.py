@@ -55,6 +55,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self._styles: dict[str, Style] = {}
         self._highlights: dict[str, tuple[set[str], float]] = {}  # by instance: columns, and when they end
         self._drawn_ages: dict[str, str] = {}
+        self._drawn_rows: dict[int, str | None] = {}  # by line of the view: the instance; None without one
 
     @property
     def columns(self) -> list[Column]:
@@ -84,9 +85,14 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.update_order()
 
     def update_order(self) -> None:
-        """Redraws after a change of the rows' order or number. The view follows the cursor if it was visible.
+        """Redraws after a change of the order, or of the columns."""
+        self._follow_cursor()
+        self.refresh()
 
-        In a window, the cursor's row stays on its line of the screen.
+    def _follow_cursor(self) -> None:
+        """Scrolls after a change of the rows' order or number, so that the cursor's row remains visible if it was.
+
+        In a window, it stays on its line of the screen.
         """
         store, count = self.store, self.store.row_count
         self.virtual_size = Size(self._line_width, count + HEAD_LINES)
@@ -105,9 +111,9 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self._cursor_index = index
         self._set_cursor_id(store.id_at(index))
         if self.cursor_id != before:
+            self._refresh_rows({key for key in (before, self.cursor_id) if key is not None})
             self.post_message(CursorMoved())
         self._set_rows_in_view()
-        self.refresh()
 
     def apply_flush(self, flush: FlushResult, clock: Clock) -> None:
         """Highlights the changed cells and redraws their rows."""
@@ -123,9 +129,9 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
             self._cursor_index, self.cursor_id, self._is_cursor_touched = 0, None, False
             self.scroll_to(y=0, animate=False, immediate=True)
         if flush.order_changed:
-            self.update_order()
-        else:
-            self._refresh_rows(flush.changed.keys() | ended)
+            self._follow_cursor()
+            self._refresh_moved_rows()
+        self._refresh_rows(flush.changed.keys() | ended)
 
     def update_ages(self, clock: Clock) -> None:
         """Redraws the visible rows whose age is written differently now."""
@@ -253,7 +259,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         if y < HEAD_LINES:
             return self._render_header(y)
         index = self.scroll_offset.y + y - HEAD_LINES
-        key = self.store.id_at(index)
+        key = self._drawn_rows[y] = self.store.id_at(index)
         if key is not None and key in self.store.rows and self.clock is not None:
             return self._render_row(key, self.clock)
         is_on_cursor = index == self._cursor_index < self.store.row_count  # its row is being loaded
@@ -382,4 +388,11 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
             return
         for y, key in enumerate(self._visible_keys(), HEAD_LINES):
             if key in changed:
+                self.refresh(Region(0, y, self._line_width, 1))
+
+    def _refresh_moved_rows(self) -> None:
+        """Redraws the lines that have another row now, and those whose row is not loaded: one may have the cursor."""
+        for y in range(HEAD_LINES, self.size.height):
+            key = self.store.id_at(self.scroll_offset.y + y - HEAD_LINES)
+            if key is None or key != self._drawn_rows.get(y):
                 self.refresh(Region(0, y, self._line_width, 1))
