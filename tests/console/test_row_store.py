@@ -193,9 +193,7 @@ def test_numbers_sort_before_texts_and_by_value() -> None:
         "never",
     ],
 )
-def test_the_order_changes_only_if_rows_move(
-    change: Callable[[RowStore], None], order_changed: bool
-) -> None:
+def test_the_order_changes_only_if_rows_move(change: Callable[[RowStore], None], order_changed: bool) -> None:
     store = filled_store(make_instance("a", 1), make_instance("b", 2), make_instance("z", 60), text="sent<10")
     for _ in range(2):  # the sort key of a hidden row is cached after the first time
         change(store)
