@@ -43,6 +43,7 @@ async def open_messages(
         request_timeout=UPGRADE_TIMEOUT_S,
         follow_redirects=False,
         ssl_options=tls,
+        validate_cert=True,  # Tornado's default, which only its `websocket_connect` applies
     )
     connection = await _connect(server, request, sanitize)
     try:
@@ -58,12 +59,9 @@ async def _connect(server: str, request: HTTPRequest, sanitize: Sanitizer) -> We
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
-        if connecting.done():
-            _close_abandoned(connecting)
-        elif hasattr(connection, "stream"):  # the server has not answered the upgrade
+        connecting.add_done_callback(_close_abandoned)
+        if not connecting.done() and hasattr(connection, "stream"):  # the server has not answered the upgrade
             connection.on_connection_close()
-        else:
-            connecting.add_done_callback(_close_abandoned)
         raise
     except HTTPClientError as error:
         response = error.response
@@ -74,7 +72,7 @@ async def _connect(server: str, request: HTTPRequest, sanitize: Sanitizer) -> We
 
 
 def _close_abandoned(connecting: "asyncio.Future[WebSocketClientConnection]") -> None:
-    """Closes a connection that was established after its caller was cancelled."""
+    """Closes a connection whose caller was cancelled. asyncio would log an exception that nobody has read."""
     if not connecting.cancelled() and connecting.exception() is None:
         connecting.result().close()
 

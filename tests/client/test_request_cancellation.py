@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from shm_client import Client, ClientError, Subscription
-from shm_client.websocket import UPGRADE_TIMEOUT_S
+from shm_client import Client, ClientError, ServerUnavailableError, Subscription
+from shm_client.model import keep_unchanged
+from shm_client.websocket import UPGRADE_TIMEOUT_S, open_messages
 from tests.support.clients import make_client
 from tests.support.feed_mirror import TIMEOUT_S
 from tests.support.parameters import long_rows_after
@@ -121,6 +122,8 @@ async def test_a_client_whose_close_is_cancelled_closes_all_connections() -> Non
 
 
 async def test_a_cancelled_upgrade_closes_its_connection() -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     with run_scripted_server() as server:
         server.script("/api/v1/admin/feed?since=0", silence)
         async with asyncio.timeout(TIMEOUT_S), Client(server.url, "token") as client:
@@ -130,6 +133,24 @@ async def test_a_cancelled_upgrade_closes_its_connection() -> None:
             await asyncio.gather(feed, return_exceptions=True)
             await asyncio.to_thread(server.threads[-1].join, UPGRADE_TIMEOUT_S / 2)
             assert not server.threads[-1].is_alive()  # it waits for the end of the connection
+            del feed
+    gc.collect()
+    assert not reported  # asyncio would write it to standard error, over the screen of a console
+
+
+async def test_a_feed_without_a_tls_context_refuses_an_unknown_authority(tmp_path: Path) -> None:
+    requests: list[bytes] = []
+
+    async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.read(1))
+        writer.close()
+
+    async with await asyncio.start_server(read, "127.0.0.1", 0, ssl=create_tls(tmp_path).context) as server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(ServerUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
+            async with open_messages(url, "/", {"Authorization": "Bearer token"}, None, keep_unchanged, lambda: None):
+                pass
+    assert not requests
 
 
 async def test_a_client_whose_close_is_cancelled_closes_its_feeds() -> None:
