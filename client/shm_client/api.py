@@ -70,6 +70,7 @@ class Api:
         self._former: list[httpx.AsyncClient] = []  # of connections before; requests may still wait for their answers
         self._open_requests: Counter[httpx.AsyncClient] = Counter()
         self._requests: set[HttpRequest] = set()  # ended by `aclose`
+        self.is_closed = False
         self.sanitize = sanitize
         self._texts = RequestTexts(restore)
         self._connect(server, token)
@@ -107,6 +108,7 @@ class Api:
 
     async def aclose(self) -> None:
         """Closes all connections, also if it is cancelled. Open requests raise ServerUnavailableError."""
+        self.is_closed = True  # a feed whose reader has just got an event does not start again
         await asyncio.shield(self._close())
 
     async def _close(self) -> None:

@@ -94,6 +94,8 @@ class Subscription:
         return self
 
     async def __anext__(self) -> FeedEvent:
+        if self._task is None and self._api.is_closed:
+            raise StopAsyncIteration
         if self._task is None:
             self._events = asyncio.Queue(MAX_QUEUED_EVENTS)
             self._task = asyncio.create_task(self._run(self._events))

@@ -16,6 +16,7 @@ from .messages import Message, decode_message
 from .model import Sanitizer
 
 CONNECT_TIMEOUT_S = 5.0
+ABANDON_TIMEOUT_S = 0.2  # for a cancelled connection, which Tornado cannot close before it is established
 UPGRADE_TIMEOUT_S = 20.0  # a busy machine answers an upgrade within a few seconds
 CLOSE_TIMEOUT_S = 0.5  # for the server's close frame; a dead server sends none
 PING_INTERVAL_S = 2.0  # each answer is a sign of life; a ping costs a few bytes
@@ -60,6 +61,8 @@ async def _connect(server: str, request: HTTPRequest, sanitize: Sanitizer) -> We
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
         connecting.add_done_callback(_close_abandoned)
+        if not hasattr(connection, "stream"):
+            await asyncio.wait([connecting], timeout=ABANDON_TIMEOUT_S)
         if not connecting.done() and hasattr(connection, "stream"):  # the server has not answered the upgrade
             connection.on_connection_close()
         raise

@@ -166,6 +166,17 @@ async def test_a_client_whose_close_is_cancelled_closes_its_feeds() -> None:
         await wait_until(lambda: count_sockets() == sockets)
 
 
+async def test_a_feed_ends_whose_reader_gets_an_event_while_the_client_is_closed() -> None:
+    """It does not start again: every request of a closed client fails."""
+    async with asyncio.timeout(TIMEOUT_S), answering_server(HEAD + b"X-Feed-Cursor: 1\r\n") as server:
+        client = Client(f"http://127.0.0.1:{server.port}", "token")
+        feed = client.feed()
+        await anext(feed)
+        await client.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(feed)
+
+
 async def read_all(subscription: Subscription) -> None:
     """Reads events until the subscription is closed."""
     async for _ in subscription:

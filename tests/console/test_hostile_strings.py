@@ -69,7 +69,8 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
         slug = server.get(f"instances/{install.instance_id}").json()["app_slug"]
         api = f"{server.url}/api/v1/admin"
         label = {"label": TEXTS[0], "unit": TEXTS[1][:16]}
-        edit = {"name": name[::-1], "overrides": {metric: label, "text": {"label": TEXTS[2]}}}
+        assert name.endswith("\ufeff")  # which is refused at the beginning of a name
+        edit = {"name": name[-2::-1], "overrides": {metric: label, "text": {"label": TEXTS[2]}}}
         httpx.put(f"{api}/applications/{slug}", json=edit, headers=server.headers).raise_for_status()
         httpx.post(f"{api}/tokens", json={"name": TEXTS[1], "role": "viewer"}, headers=server.headers)
         deadline = time.monotonic() + EVENT_TIMEOUT_S

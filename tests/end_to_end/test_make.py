@@ -26,7 +26,7 @@ class Clone:
 
     def make(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Runs make without a terminal, and without the variables of this test run."""
-        own = ("SHM_", "VIRTUAL_ENV", "PYTEST")
+        own = ("SHM_", "VIRTUAL_ENV", "PYTEST", "MAKE", "MFLAGS")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         return subprocess.run(
             ["make", *arguments],
