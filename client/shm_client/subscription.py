@@ -80,6 +80,7 @@ class Subscription:
         self._queue = MessageQueue()
         self._events: asyncio.Queue[FeedEvent | Exception] = asyncio.Queue(MAX_QUEUED_EVENTS)
         self._task: asyncio.Task[None] | None = None
+        self._is_closed = False  # the present iteration
         self._last_activity_at: float | None = None
 
     @property
@@ -91,10 +92,11 @@ class Subscription:
         self._last_activity_at = monotonic()
 
     def __aiter__(self) -> Self:
+        self._is_closed = False
         return self
 
     async def __anext__(self) -> FeedEvent:
-        if self._task is None and self._api.is_closed:
+        if self._is_closed or (self._task is None and self._api.is_closed):  # while the last event was handled
             raise StopAsyncIteration
         if self._task is None:
             self._events = asyncio.Queue(MAX_QUEUED_EVENTS)
@@ -109,7 +111,7 @@ class Subscription:
     async def aclose(self) -> None:
         """Closes the connection and ends the iteration. The next iteration starts with an empty state."""
         task = self._detach_task()
-        self._needs_list = True
+        self._is_closed = self._needs_list = True
         self._tracker = InstanceTracker(self._newest)
         self._listing = Listing(self._tracker)
         if task is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shm_client import Client, ClientError, ServerUnavailableError, Subscription
+from shm_client import Client, ClientError, FeedEvent, Listed, ServerUnavailableError, Subscription
 from shm_client.model import keep_unchanged
 from shm_client.websocket import UPGRADE_TIMEOUT_S, open_messages
 from tests.support.clients import make_client
@@ -175,6 +175,25 @@ async def test_a_feed_ends_whose_reader_gets_an_event_while_the_client_is_closed
         await client.aclose()
         with pytest.raises(StopAsyncIteration):
             await anext(feed)
+
+
+async def test_a_feed_that_is_closed_while_its_reader_handles_an_event_ends() -> None:
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        answering_server(HEAD + b"X-Feed-Cursor: 1\r\n") as server,
+        Client(f"http://127.0.0.1:{server.port}", "token") as client,
+    ):
+        feed = client.feed()
+        for _ in range(2):  # a new iteration starts it again
+            events = [event async for event in closed_at_once(feed)]
+            assert [type(event) for event in events] == [Listed]
+
+
+async def closed_at_once(feed: Subscription) -> AsyncIterator[FeedEvent]:
+    """The events of a feed, which is closed while its reader handles the first one."""
+    async for event in feed:
+        await feed.aclose()
+        yield event
 
 
 async def read_all(subscription: Subscription) -> None:
