@@ -64,7 +64,7 @@ async def _connect(server: str, request: HTTPRequest, sanitize: Sanitizer) -> We
         if not hasattr(connection, "stream"):
             await asyncio.wait([connecting], timeout=ABANDON_TIMEOUT_S)
         if not connecting.done() and hasattr(connection, "stream"):  # the server has not answered the upgrade
-            connection.on_connection_close()
+            connection.stream.close()
         raise
     except HTTPClientError as error:
         response = error.response
