@@ -101,6 +101,12 @@ def send_keys(console: DrivenConsole, *keys: str) -> None:
         console.app._driver.process_message(events.Key(key, key if len(key) == 1 else None))
 
 
+async def open_palette(console: DrivenConsole) -> None:
+    """Opens the palette of actions."""
+    await console.pilot.press("ctrl+p")
+    await console.wait_until(lambda: isinstance(console.app.screen, Palette))
+
+
 @pytest.mark.parametrize("opening", long_after(1, ["ctrl+p", "T", "question_mark", "Y", "ctrl+s"]))
 async def test_escape_twice_at_once_closes_one_screen(fleet: tuple[ServerProcess, list[Install]], opening: str) -> None:
     async with open_console(fleet[0], "ledger") as console:
@@ -129,8 +135,7 @@ async def test_a_palette_that_closes_during_a_slow_search_ends_no_console(
 ) -> None:
     async with open_console(fleet[0], "ledger") as console:
         await console.wait_for_text("● live", "SENT")
-        await console.pilot.press("ctrl+p")
-        await console.wait_until(lambda: isinstance(console.app.screen, Palette))
+        await open_palette(console)
         palette = console.app.screen
         await console.pilot.press("escape")
         await console.wait_until(lambda: not palette.query("*"))
@@ -144,8 +149,7 @@ async def test_a_palette_opens_while_another_one_closes(fleet: tuple[ServerProce
     """A closed screen is removed a little later."""
     async with open_console(fleet[0], "ledger") as console:
         await console.wait_for_text("● live", "SENT")
-        await console.pilot.press("ctrl+p")
-        await console.wait_until(lambda: isinstance(console.app.screen, Palette))
+        await open_palette(console)
         first = console.app.screen
         first.dismiss()
         console.app.action_command_palette()
@@ -182,8 +186,7 @@ async def test_a_click_on_an_entry_that_is_gone_ends_no_console(fleet: tuple[Ser
     """A search replaces the entries after the click and before the list gets it."""
     async with open_console(fleet[0], "ledger") as console:
         await console.wait_for_text("● live", "SENT")
-        await console.pilot.press("ctrl+p")
-        await console.wait_until(lambda: isinstance(console.app.screen, Palette))
+        await open_palette(console)
         entries = console.app.screen.query_one(OptionList)
         await console.wait_until(lambda: entries.option_count)
         clicked = Style(meta={"option": entries.option_count - 1})
@@ -200,8 +203,7 @@ async def test_a_click_outside_of_a_smaller_terminal_ends_no_console(
     """The terminal becomes smaller after the click and before the palette gets it."""
     async with open_console(fleet[0], "ledger") as console:
         await console.wait_for_text("● live", "SENT")
-        await console.pilot.press("ctrl+p")
-        await console.wait_until(lambda: isinstance(console.app.screen, Palette))
+        await open_palette(console)
         await console.pilot.resize_terminal(60, 20)
         x, y = 110, 30
         console.app.screen.post_message(events.Click(None, x, y, 0, 0, 1, False, False, False, x, y))
@@ -246,6 +248,19 @@ async def test_the_filter_of_the_top_line_is_that_of_the_rows(fleet: tuple[Serve
         await console.wait_until(lambda: 0 < len(console.app.table.store.visible_ids) < 30)
         console.app.go(parse_place("kiosk/instances /1.3.0", Place()))
         await console.wait_for_text("No instance matches")
+
+
+async def test_the_place_has_the_filter_in_effect_while_a_text_is_invalid(
+    fleet: tuple[ServerProcess, list[Install]],
+) -> None:
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        await console.pilot.press("slash", *"status:pending")
+        await console.wait_until(lambda: console.app.place.filter == "status:pending")
+        await console.pilot.press("h")
+        await console.wait_until(lambda: console.app.filter.text == "")
+        assert console.app.place.filter == ""
+        assert len(console.app.table.store.visible_ids) == 30
 
 
 async def test_an_empty_table_names_the_metric_that_is_unknown(fleet: tuple[ServerProcess, list[Install]]) -> None:

@@ -125,7 +125,7 @@ class FilterControl:
         store.rebuild_order(session.clock())
         self._dashboard.table.update_order()
         self._dashboard.draw_panels(session, self._editor.text)
-        if error is None:
+        if error is None or self.is_open:  # while a text is invalid, the previous filter is in effect
             self._host.keep_filter(self._editor.text)
         return error is None
 
